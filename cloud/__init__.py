@@ -1,0 +1,1 @@
+"""Everything of Fleetline that runs centrally."""

@@ -1,0 +1,1 @@
+"""The fleet's own certificate authority and what it agrees to sign."""
