@@ -339,7 +339,7 @@ ensure_venv() {
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps)
   "${pip[@]}" --require-hashes -r "$root/requirements/dev.lock" </dev/null ||
     die "pip could not install requirements/dev.lock: is a package index within reach? Its words are above"
-  "${pip[@]}" --no-build-isolation --editable "$root" </dev/null || die "pip could not install fleetline itself"
+  PYTHONWARNINGS=ignore "${pip[@]}" --no-build-isolation --editable "$root" </dev/null || die "pip could not install fleetline itself"
   printf '%s' "$wanted" >"$stamp"
   say packages locked ok
 }
