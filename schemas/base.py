@@ -86,5 +86,3 @@ def to_wire(model: BaseModel) -> bytes:
 def jsonable(model: BaseModel) -> dict[str, Any]:
     """Return *model* as plain JSON values, ready for a column or a REST body."""
     return model.model_dump(mode="json", exclude_none=True)
-
-

@@ -29,7 +29,7 @@ class FieldSpec:
     """One field: its type on the wire (`float`, `int`, `str`, `bool`), unit and meaning."""
 
     name: str
-    type: type[float] | type[int] | type[str] | type[bool]
+    type: type[float | int | str | bool]
     unit: Unit
     text: str
 
@@ -62,9 +62,13 @@ DEVICE = Measurement(
         FieldSpec("disk_used_bytes", int, Unit.BYTES, "Used on the file system of the agent's data."),
         FieldSpec("disk_total_bytes", int, Unit.BYTES, "Size of that file system."),
         FieldSpec("disk_percent", float, Unit.PERCENT, "Used share of it."),
-        FieldSpec("net_received_bytes", int, Unit.BYTES, "Received on all interfaces but loopback, since boot."),
+        FieldSpec(
+            "net_received_bytes", int, Unit.BYTES, "Received on all interfaces but loopback, since boot."
+        ),
         FieldSpec("net_sent_bytes", int, Unit.BYTES, "Sent on all interfaces but loopback, since boot."),
-        FieldSpec("temperature_celsius", float, Unit.CELSIUS, "Hottest processor sensor; absent without one."),
+        FieldSpec(
+            "temperature_celsius", float, Unit.CELSIUS, "Hottest processor sensor; absent without one."
+        ),
         FieldSpec("uptime_seconds", float, Unit.SECONDS, "Since the machine booted."),
     ),
 )

@@ -105,7 +105,9 @@ ARGUMENTS: dict[CommandName, type[Arguments]] = {
 class Envelope(Document):
     """The fields that may stand beside a command's arguments; no argument bears their names."""
 
-    issued_at: Annotated[UtcDatetime | None, Field(description="When it was ordered; default: on arrival.")] = None
+    issued_at: Annotated[
+        UtcDatetime | None, Field(description="When it was ordered; default: on arrival.")
+    ] = None
     deadline: Annotated[
         UtcDatetime | None, Field(description="Not begun after this; default: 60 s after it was issued.")
     ] = None
@@ -217,7 +219,9 @@ class CommandResult(Message):
     status: CommandStatus
     at: UtcDatetime
     detail: Text = ""
-    data: Annotated[dict[str, Any] | None, Field(description="What was asked for: log lines, inspection.")] = None
+    data: Annotated[
+        dict[str, Any] | None, Field(description="What was asked for: log lines, inspection.")
+    ] = None
     error: Problem | None = None
 
 

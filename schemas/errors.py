@@ -219,8 +219,8 @@ class FleetError(Exception):
         return status_of(self.problem.code)
 
 
-class Unreadable(FleetError):
-    """Bytes from outside that are not the message they should be. Dead-letter it; nothing of ours failed."""
+class Unreadable(FleetError):  # noqa: N818 - says what the bytes are
+    """Bytes from outside are not the message they should be: dead-letter them; nothing of ours failed."""
 
 
 def problem(code: ErrorCode, message: str, **details: Any) -> Problem:

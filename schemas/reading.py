@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from schemas.errors import ErrorCode, Problem, Unreadable, problem, shown
@@ -56,15 +56,13 @@ def _loads(text: str) -> Any:
             text, object_pairs_hook=_object, parse_constant=_not_finite, parse_float=_float, parse_int=_int
         )
     except json.JSONDecodeError as error:
-        _unreadable(
-            ErrorCode.PAYLOAD_JSON_SYNTAX, f"line {error.lineno}, column {error.colno}: {error.msg}"
-        )
+        _unreadable(ErrorCode.PAYLOAD_JSON_SYNTAX, f"line {error.lineno}, column {error.colno}: {error.msg}")
     _refuse_lone_surrogates(text)
     return value
 
 
 def _refuse_lone_surrogates(text: str) -> None:
-    r"""A lone `\ud800` is legal JSON but no Unicode text: it could be neither stored nor sent on."""
+    r"""Refuse a lone `\ud800`: legal JSON, but no text that could be stored or sent on."""
     if "\\u" not in text and "\\U" not in text:
         return
     try:
@@ -131,49 +129,54 @@ def fit(model: type[Model], value: Any) -> Model:
     try:
         return model.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        raise Unreadable(explain(error, model)) from error
+        raise Unreadable(explain(error, model, value)) from error
 
 
-def fit_any(adapter: TypeAdapter[Any], value: Any) -> Any:
-    """Return the JSON *value* as the adapter's type. Raises `Unreadable`."""
-    try:
-        return adapter.validate_json(json.dumps(value), strict=True)
-    except ValidationError as error:
-        raise Unreadable(explain(error, None)) from error
+def explain(error: ValidationError, model: type[BaseModel], value: Any) -> Problem:
+    """Return the most telling of pydantic's complaints about *value* as one `Problem`.
 
-
-def explain(error: ValidationError, model: type[BaseModel] | None) -> Problem:
-    """Return the most telling of pydantic's complaints as one `Problem`."""
-    return explain_details(error.errors(include_url=False), model)
-
-
-def explain_details(details: Sequence[Any], model: type[BaseModel] | None) -> Problem:
-    """Return the first of *details* as one `Problem`: an unknown field before a missing one before the rest."""
+    An unknown field comes before a missing one, and that before the rest.
+    """
     order = {"extra_forbidden": 0, "missing": 1}
-    first: ErrorDetails = min(details, key=lambda detail: order.get(detail["type"], 2))
-    field = ".".join(str(part) for part in first["loc"]) or None
-    code, text = _describe(first, model)
-    prefix = f"{field}: " if field else ""
-    return problem(code, f"{prefix}{text}", field=field[:300] if field else None)
+    first = min(error.errors(include_url=False), key=lambda detail: order.get(detail["type"], 2))
+    path = _path(first, value)
+    field = ".".join(map(str, path))
+    code, text = _describe(first, path, model)
+    return problem(code, f"{field}: {text}" if field else text, field=field[:300] or None)
 
 
-def _describe(detail: ErrorDetails, model: type[BaseModel] | None) -> tuple[ErrorCode, str]:
+def _path(detail: ErrorDetails, value: Any) -> list[int | str]:
+    """Return where in *value* the complaint points, without the names pydantic gives to a union's branches."""
+    path: list[int | str] = []
+    for part in detail["loc"]:
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            path.append(part)
+            value = value[part]  # type: ignore[index,call-overload,unused-ignore]
+    return [*path, detail["loc"][-1]] if detail["type"] == "missing" else path
+
+
+def _describe(
+    detail: ErrorDetails, path: Sequence[int | str], model: type[BaseModel]
+) -> tuple[ErrorCode, str]:
     kind, value = detail["type"], shown(detail.get("input"))
     context = detail.get("ctx", {})
-    if kind == "extra_forbidden":
-        return ErrorCode.FIELD_UNKNOWN, f"there is no such field{_did_you_mean(detail['loc'], model)}"
-    if kind == "missing":
-        return ErrorCode.FIELD_MISSING, "this field is required; add it"
-    if kind == "finite_number":
-        return ErrorCode.VALUE_NOT_FINITE, f"{value} is not a finite number"
-    if kind == "string_pattern_mismatch":
-        return ErrorCode.VALUE_BAD_CHARACTER, f"{value} does not match {context.get('pattern')}"
-    if kind in _RANGE:
-        return ErrorCode.VALUE_OUT_OF_RANGE, f"{detail['msg']}; got {value}"
-    coded = context.get("error")
-    if isinstance(coded, CodedValueError):
-        return coded.code, str(coded)
-    return ErrorCode.VALUE_WRONG_TYPE, f"{detail['msg'].removeprefix('Value error, ')}; got {value}"
+    match kind, context.get("error"):
+        case "extra_forbidden", _:
+            found = ErrorCode.FIELD_UNKNOWN, f"there is no such field{_did_you_mean(path, model)}"
+        case "missing", _:
+            found = ErrorCode.FIELD_MISSING, "this field is required; add it"
+        case "string_pattern_mismatch", _:
+            found = ErrorCode.VALUE_BAD_CHARACTER, f"{value} does not match {context['pattern']}"
+        case _, CodedValueError() as coded:
+            found = coded.code, str(coded)
+        case _ if kind in _RANGE:
+            found = ErrorCode.VALUE_OUT_OF_RANGE, f"{detail['msg']}; got {value}"
+        case _:
+            text = detail["msg"].removeprefix("Value error, ")
+            found = ErrorCode.VALUE_WRONG_TYPE, f"{text}; got {value}"
+    return found
 
 
 class CodedValueError(ValueError):
@@ -184,45 +187,39 @@ class CodedValueError(ValueError):
         self.code = code
 
 
-def _did_you_mean(path: tuple[int | str, ...], model: type[BaseModel] | None) -> str:
+def _did_you_mean(path: Sequence[int | str], model: type[BaseModel]) -> str:
     known = _fields_at(path[:-1], model)
-    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5) if path else []
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known fields are {', '.join(sorted(known))}" if known else ""
+    return f"; known fields are {', '.join(known)}" if known else ""
 
 
-def _fields_at(path: Sequence[int | str], model: type[BaseModel] | None) -> list[str]:
-    """Return the field names of the model that *path* leads to, as far as it can be followed."""
-    schema: dict[str, Any] = model.model_json_schema() if model else {}
+def _fields_at(path: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """Return the field names possible where *path* leads in *model*."""
+    schema = model.model_json_schema()
     definitions: dict[str, Any] = schema.get("$defs", {})
-    options = [schema]
+    options = _expand(schema, definitions)
     for part in path:
-        options = [found for option in options for found in _step(option, part, definitions)]
-    names = {name for option in options for name in _resolve(option, definitions).get("properties", {})}
-    return sorted(names)
+        options = [found for option in options for found in _expand(_child(option, part), definitions)]
+    return sorted({name for option in options for name in option.get("properties", {})})
 
 
-def _step(schema: dict[str, Any], part: int | str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
-    here = _resolve(schema, definitions)
-    for branch in ("anyOf", "oneOf"):
-        if branch in here:
-            tagged = here.get("discriminator", {}).get("mapping", {}).get(str(part))
-            if tagged:
-                return [{"$ref": tagged}]
-            return [found for option in here[branch] for found in _step(option, part, definitions)]
+def _child(schema: dict[str, Any], part: int | str) -> dict[str, Any]:
     if isinstance(part, int):
-        return [here["items"]] if "items" in here else []
-    if part in here.get("properties", {}):
-        return [here["properties"][part]]
-    other = here.get("additionalProperties")
-    return [other] if isinstance(other, dict) else []
+        return dict(schema.get("items", {}))
+    if part in schema.get("properties", {}):
+        return dict(schema["properties"][part])
+    other = schema.get("additionalProperties")
+    return other if isinstance(other, dict) else {}
 
 
-def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in schema:
-        schema = definitions[schema["$ref"].rsplit("/", 1)[-1]]
-    return schema
+def _expand(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return *schema* with its reference resolved and its alternatives side by side."""
+    if "$ref" in schema:
+        return _expand(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions)
+    alternatives = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    return [found for each in alternatives for found in _expand(each, definitions)] or [schema]
 
 
 def _unreadable(code: ErrorCode, message: str) -> NoReturn:

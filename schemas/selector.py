@@ -32,7 +32,7 @@ class Term:
     values: tuple[str, ...] = ()
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Return whether *labels* satisfy this term. A device without the label satisfies `!=` and `notin`."""
+        """Return whether *labels* satisfy this term; without the label, `!=` and `notin` hold."""
         match self.operator:
             case Operator.IN:
                 return labels.get(self.key) in self.values

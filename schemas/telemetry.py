@@ -16,8 +16,9 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]
 """Name of a measurement, tag or field."""
 TagValue = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 FieldText = Annotated[str, StringConstraints(max_length=1000)]
-FieldValue = Annotated[bool | int | float | FieldText, Field(union_mode="left_to_right")]
-"""A bool, an integer, a finite float or a short text, told apart by their JSON type."""
+FieldInteger = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+FieldValue = Annotated[bool | FieldInteger | float | FieldText, Field(union_mode="left_to_right")]
+"""A bool, a 64-bit integer, a finite float or a short text, told apart by their JSON type."""
 
 
 class Sample(Message):
