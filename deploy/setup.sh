@@ -108,7 +108,7 @@ packages_of() {
     postgresql) echo postgresql ;;
     busybox) echo busybox-static ;;
     uuidgen) echo uuid-runtime ;;
-    curl) echo curl ca-certificates ;;
+    curl) echo curl ;;
     ip) echo iproute2 ;;
     python) echo python3 python3-venv ;;
   esac
