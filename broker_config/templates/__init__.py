@@ -1,0 +1,1 @@
+"""The texts `broker_config.render` fills in."""
