@@ -132,7 +132,7 @@ what_is() {
 may_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release; }
 
 explain_and_leave() {
-  local part packages=()
+  local part names packages=()
   echo "setup: missing on this machine:" >&2
   for part in "$@"; do
     printf '  - %s\n' "$(what_is "$part")" >&2
@@ -162,12 +162,16 @@ apt() {
   die "apt-get $* failed three times; all of its output is in $APT_LOG"
 }
 
+codename() { sed -n 's/^VERSION_CODENAME=//p' /etc/os-release; }
 candidate_of() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([^(].*\)/\1/p'; }
 
-# Debian's stable Mosquitto may be too old while its backports are not: add them to this machine's own sources.
+# Debian 12's Mosquitto is too old, the one in its backports is not: add them to this machine's own sources.
 add_backports() {
   local codename file
-  codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+  codename=$(codename)
+  if grep -rqsE "^(Suites:|deb ).*[[:space:]]$codename-backports" /etc/apt/sources.list /etc/apt/sources.list.d; then
+    return 0
+  fi
   grep -q '^ID=debian' /etc/os-release ||
     die "this system's newest mosquitto is $(candidate_of mosquitto): install $WANTED_MOSQUITTO or newer by hand" 3
   for file in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list; do
@@ -204,7 +208,7 @@ without_services() {
 }
 
 install_parts() {
-  local part packages=() from=()
+  local part names packages=() from=()
   mkdir -p "$(dirname "$APT_LOG")"
   say apt updating "the list of packages (log: $APT_LOG)"
   apt update
@@ -215,8 +219,8 @@ install_parts() {
     case $part in
       mosquitto | clients)
         if ! at_least "$(candidate_of mosquitto)" "$WANTED_MOSQUITTO"; then
-          grep -rqs 'backports' /etc/apt/sources.list /etc/apt/sources.list.d || add_backports
-          from=(-t "$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)-backports")
+          add_backports
+          from=(-t "$(codename)-backports")
         fi
         ;;
       docker) [ -z "$(candidate_of docker-cli)" ] || packages+=(docker-cli) ;;
