@@ -264,18 +264,23 @@ mount_cgroups() {
 }
 
 # A pid file left by a daemon that was killed stops the next one if its number is another process's by now.
-drop_stale_pid_file() {
-  local file=/var/run/docker.pid pid
-  [ -f "$file" ] || return 0
-  pid=$(cat "$file")
-  if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != dockerd ]; then rm -f "$file"; fi
+drop_stale_pid_files() {
+  local file pid
+  for file in /var/run/docker.pid /var/run/docker/containerd/containerd.pid; do
+    [ -f "$file" ] || continue
+    pid=$(cat "$file")
+    case $(cat "/proc/$pid/comm" 2>/dev/null) in
+      dockerd | containerd) ;;
+      *) rm -f "$file" ;;
+    esac
+  done
 }
 
 # start_daemon: start dockerd apart from this shell; succeed once it answers, fail if it ends or stays silent.
 start_daemon() {
   local pid deadline=$((SECONDS + 90))
   mount_cgroups
-  drop_stale_pid_file
+  drop_stale_pid_files
   setsid nohup dockerd >>"$DOCKER_LOG" 2>&1 </dev/null 9>&- &
   pid=$!
   until daemon_version >/dev/null; do
