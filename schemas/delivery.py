@@ -1,4 +1,4 @@
-"""How each kind of topic travels: QoS, retained or not, how long the broker may keep it, which model it carries."""
+"""How each kind of topic travels: QoS, retained or not, expiry, and the model it carries."""
 
 from __future__ import annotations
 

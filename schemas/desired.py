@@ -242,7 +242,7 @@ def _check_dependencies(service: ServiceManifest, known: Mapping[str, ServiceMan
             )
             raise CodedValueError(ErrorCode.MANIFEST_NO_HEALTH_CHECK, message)
         if condition is Condition.COMPLETED and other.restart is RestartPolicy.ALWAYS:
-            message = f"{service.name!r} waits for {name!r} to complete, but {name!r} restarts always; set on_failure"
+            message = f"{service.name!r} waits for {name!r} to complete; set {name!r} to restart on_failure"
             raise CodedValueError(ErrorCode.MANIFEST_CYCLE, message)
 
 

@@ -146,7 +146,7 @@ def explain(error: ValidationError, model: type[BaseModel], value: Any) -> Probl
 
 
 def _path(detail: ErrorDetails, value: Any) -> list[int | str]:
-    """Return where in *value* the complaint points, without the names pydantic gives to a union's branches."""
+    """Return where in *value* the complaint points, without pydantic's names of union branches."""
     path: list[int | str] = []
     for part in detail["loc"]:
         if (isinstance(value, dict) and part in value) or (
