@@ -1,6 +1,7 @@
 """Clients for broker tests: aiomqtt for sessions, mosquitto_pub for the reason codes it prints."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from tests.servers.mosquitto import HOST, Mosquitto, Pass
 
 CONNACK = b"\x20"
 DENIED = "Not authorized"
+_CONNECT = bytes.fromhex("101000044d5154540502003c000003616263")  # MQTT 5, Clean Start, client id "abc"
 _PATIENCE = 10.0
 
 
@@ -86,18 +88,22 @@ async def lets_in(port: int, context: ssl.SSLContext) -> bool:
         return False
 
 
-async def first_answer(port: int, context: ssl.SSLContext) -> bytes:
-    """Return what the broker says to an MQTT 5 CONNECT, empty if it hangs up.
+async def first_answer(port: int, context: ssl.SSLContext, connect: bytes = _CONNECT) -> bytes:
+    """Return what the broker says to a CONNECT packet, empty if it hangs up; then vanish without DISCONNECT.
 
     In TLS 1.3 the client's certificate is judged after the client is done, so a refusal arrives only with
     the first read: hence a question first.
     """
-    reader, writer = await asyncio.open_connection(HOST, port, ssl=context, server_hostname="localhost")
-    writer.write(bytes.fromhex("101000044d5154540502003c000003616263"))  # Clean Start, client id "abc"
-    async with asyncio.timeout(_PATIENCE):
-        answer = await reader.read(1024)
-    writer.close()
-    return answer
+
+    def ask() -> bytes:
+        with (
+            socket.create_connection((HOST, port), timeout=_PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            secured.sendall(connect)
+            return secured.recv(1024)
+
+    return await asyncio.to_thread(ask)
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

@@ -4,7 +4,6 @@ Mosquitto's `acl_file` judges a PUBLISH when it comes in and again when it goes 
 subscription to foreign topics is granted and stays silent. These tests pin both.
 """
 
-import asyncio
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -13,7 +12,9 @@ import pytest
 from broker_config.settings import Access, Grant, Identity
 from cloud.pki.authority import Authority
 from tests.broker.clients import (
+    CONNACK,
     DENIED,
+    first_answer,
     messages,
     next_message,
     on_devices_port,
@@ -21,7 +22,7 @@ from tests.broker.clients import (
     publish,
     publish_with,
 )
-from tests.servers.mosquitto import HOST, Mosquitto, Pass, mosquitto
+from tests.servers.mosquitto import Mosquitto, Pass, mosquitto
 
 ROOT = "fleet/v1"
 _WILL_QOS_1_CLEAN = 0b0000_1110
@@ -220,14 +221,8 @@ async def _connect_and_vanish(broker: Mosquitto, *, will: str) -> None:
     properties = bytes([0])
     body = b"\x00\x04MQTT\x05" + bytes([_WILL_QOS_1_CLEAN]) + b"\x00\x3c" + properties
     body += _text("") + properties + _text(will) + _text("gone")
-    context = broker.device(MINE).tls()
-    reader, writer = await asyncio.open_connection(
-        HOST, broker.devices_port, ssl=context, server_hostname="localhost"
-    )
-    writer.write(b"\x10" + bytes([len(body)]) + body)
-    async with asyncio.timeout(10):
-        assert await reader.read(1) == b"\x20", "CONNACK"
-    writer.transport.abort()
+    packet = b"\x10" + bytes([len(body)]) + body
+    assert (await first_answer(broker.devices_port, broker.device(MINE).tls(), packet)).startswith(CONNACK)
 
 
 def _text(value: str) -> bytes:
