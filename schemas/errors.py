@@ -95,9 +95,12 @@ class ErrorCode(StrEnum):
     CSR_INVALID = "csr.invalid"
     CSR_WEAK_KEY = "csr.weak_key"
     CSR_SUBJECT_MISMATCH = "csr.subject_mismatch"
+    CSR_EXTENSION_NOT_ALLOWED = "csr.extension_not_allowed"
     CLAIM_UNKNOWN = "claim.unknown"
     CLAIM_USED = "claim.used"
     CLAIM_EXPIRED = "claim.expired"
+    CLAIM_DEVICE_TAKEN = "claim.device_taken"
+    CLAIM_TOO_MANY_ATTEMPTS = "claim.too_many_attempts"
     ROUTE_UNKNOWN = "route.unknown"
     METHOD_NOT_ALLOWED = "method.not_allowed"
     STORE_UNREACHABLE = "store.unreachable"
@@ -174,9 +177,14 @@ MEANING: dict[ErrorCode, Meaning] = {
     ErrorCode.CSR_INVALID: Meaning(422, "The certificate request cannot be read or its signature is wrong."),
     ErrorCode.CSR_WEAK_KEY: Meaning(422, "The certificate request's key is too weak."),
     ErrorCode.CSR_SUBJECT_MISMATCH: Meaning(422, "The certificate request names another subject."),
+    ErrorCode.CSR_EXTENSION_NOT_ALLOWED: Meaning(422, "The certificate request asks for an extension."),
     ErrorCode.CLAIM_UNKNOWN: Meaning(401, "The enrolment token is not known."),
     ErrorCode.CLAIM_USED: Meaning(409, "The enrolment token was used before."),
     ErrorCode.CLAIM_EXPIRED: Meaning(401, "The enrolment token has expired."),
+    ErrorCode.CLAIM_DEVICE_TAKEN: Meaning(409, "A device with this id is enrolled with another key."),
+    ErrorCode.CLAIM_TOO_MANY_ATTEMPTS: Meaning(
+        429, "Too many refused enrolments from this address; wait as Retry-After says.", retry=True
+    ),
     ErrorCode.ROUTE_UNKNOWN: Meaning(404, "There is nothing at this path."),
     ErrorCode.METHOD_NOT_ALLOWED: Meaning(405, "The path does not take this method."),
     ErrorCode.STORE_UNREACHABLE: Meaning(503, "The database does not answer.", retry=True),

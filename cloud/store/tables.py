@@ -86,6 +86,8 @@ class DeviceRow(Base):
     name: Mapped[str] = mapped_column(String(100), default="")
     labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Given by people; `model`, `arch` and such are added from the reported facts when selecting."""
+    key: Mapped[str] = mapped_column(String(64), default="")
+    """SHA-256 of the public key it enrolled with; another key never gets a certificate for this id."""
     enrolled_at: Mapped[datetime]
     certificate_expires_at: Mapped[datetime]
     presence: Mapped[dict[str, Any] | None]

@@ -1,0 +1,81 @@
+"""The fleet's diary: appended by the consumers, read by the event stream."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import CursorResult, delete, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from cloud.store.tables import EventRow
+
+KEPT = timedelta(days=7)
+"""How long an event can be read."""
+CHUNKS_KEPT = timedelta(hours=1)
+"""How long a piece of followed logs can be read."""
+_APPEND_LOCK = 0x464C4556
+"""Any number nobody else locks: PostgreSQL's advisory locks are known by numbers."""
+
+
+class Kind(StrEnum):
+    """What an event tells of."""
+
+    PRESENCE = "presence"
+    REPORTED = "reported"
+    RESULT = "result"
+    EVENT = "event"
+    CHUNK = "chunk"
+    DEPLOYMENT = "deployment"
+    CONFIG = "config"
+    ENROLLED = "enrolled"
+    ALERT = "alert"
+
+
+async def append(
+    session: AsyncSession, kind: Kind, device: UUID | None, data: dict[str, Any], now: datetime
+) -> None:
+    """Add an event; do it last in a transaction.
+
+    Readers go by the id, so ids must become visible in their order. SQLite has
+    one writer at a time; on PostgreSQL writers queue here until the commit.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(select(func.pg_advisory_xact_lock(_APPEND_LOCK)))
+    session.add(EventRow(at=now, kind=kind, device=device, data=data))
+    await session.flush()
+
+
+async def after(
+    session: AsyncSession,
+    event: int,
+    *,
+    kinds: Collection[Kind] = (),
+    device: UUID | None = None,
+    limit: int = 100,
+) -> list[EventRow]:
+    """Return events later than *event*, oldest first; no kinds means all of them."""
+    statement = select(EventRow).where(EventRow.id > event).order_by(EventRow.id).limit(limit)
+    if kinds:
+        statement = statement.where(EventRow.kind.in_(kinds))
+    if device is not None:
+        statement = statement.where(EventRow.device == device)
+    return list(await session.scalars(statement))
+
+
+async def newest(session: AsyncSession) -> int:
+    """Return the id of the newest event, 0 if there is none."""
+    return await session.scalar(select(func.max(EventRow.id))) or 0
+
+
+async def prune(session: AsyncSession, now: datetime) -> int:
+    """Delete what is too old to be read; return how many."""
+    old = or_(
+        EventRow.at < now - KEPT,
+        (EventRow.kind == Kind.CHUNK) & (EventRow.at < now - CHUNKS_KEPT),
+    )
+    result = await session.execute(delete(EventRow).where(old))
+    return cast("CursorResult[Any]", result).rowcount
