@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-JsonValue = JSON().with_variant(JSONB(), "postgresql")
+JsonValue = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 BigKey = SqlBigInteger().with_variant(SqlInteger(), "sqlite")
 """An autoincrementing 64-bit key on both databases."""
 
@@ -163,6 +163,7 @@ class DesiredRow(Base):
     """schemas.reported.Outcome, once the device said it."""
     problems: Mapped[list[Any]] = mapped_column(default=list)
     ended_at: Mapped[datetime | None]
+    """When the outcome came, or when a newer generation took its place (no outcome then)."""
 
 
 class ConfigRow(Base):
@@ -229,14 +230,17 @@ class DeadLetterRow(Base):
 
 
 class StreamRow(Base):
-    """How far a device's telemetry stream is in the metrics database."""
+    """How far a device's telemetry stream is in the metrics database, for each life of its spool."""
 
     __tablename__ = "streams"
 
     device: Mapped[UUID] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     stream: Mapped[str] = mapped_column(String(63), primary_key=True)
-    boot: Mapped[UUID]
+    boot: Mapped[UUID] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(SqlBigInteger)
+    """Every batch up to this one is in the database or counted as lost."""
+    lost: Mapped[int] = mapped_column(SqlBigInteger, default=0)
+    """Batches the device dropped before they arrived: a spool that was full for too long."""
     updated_at: Mapped[datetime]
 
 
