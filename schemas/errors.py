@@ -96,7 +96,6 @@ class ErrorCode(StrEnum):
     CSR_WEAK_KEY = "csr.weak_key"
     CSR_SUBJECT_MISMATCH = "csr.subject_mismatch"
     CSR_EXTENSION_NOT_ALLOWED = "csr.extension_not_allowed"
-    CSR_EXTENSION_NOT_ALLOWED = "csr.extension_not_allowed"
     CLAIM_UNKNOWN = "claim.unknown"
     CLAIM_USED = "claim.used"
     CLAIM_EXPIRED = "claim.expired"
@@ -178,7 +177,6 @@ MEANING: dict[ErrorCode, Meaning] = {
     ErrorCode.CSR_INVALID: Meaning(422, "The certificate request cannot be read or its signature is wrong."),
     ErrorCode.CSR_WEAK_KEY: Meaning(422, "The certificate request's key is too weak."),
     ErrorCode.CSR_SUBJECT_MISMATCH: Meaning(422, "The certificate request names another subject."),
-    ErrorCode.CSR_EXTENSION_NOT_ALLOWED: Meaning(422, "The certificate request asks for more than a name."),
     ErrorCode.CSR_EXTENSION_NOT_ALLOWED: Meaning(422, "The certificate request asks for an extension."),
     ErrorCode.CLAIM_UNKNOWN: Meaning(401, "The enrolment token is not known."),
     ErrorCode.CLAIM_USED: Meaning(409, "The enrolment token was used before."),
