@@ -175,9 +175,12 @@ class ServiceManifest(Document):
         float, Field(ge=0, le=300, description="Seconds from the stop signal to the kill.")
     ] = 10
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hash of what makes its container: equal fingerprints need no new container."""
+        """Hash of what makes its container: equal fingerprints need no new container.
+
+        Not cached: `model_copy` would carry a cached hash over to changed content.
+        """
         return digest_of(self)
 
 
