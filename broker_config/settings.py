@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 _LOOPBACK = IPv4Address("127.0.0.1")
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
 _LEVEL = re.compile(r"[A-Za-z0-9._~-]+")
 _SYSTEM_USER = re.compile(r"[a-z_][a-z0-9_.-]*\$?", re.IGNORECASE)
 
@@ -62,7 +62,7 @@ class Identity:
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
             raise UnsafeSettings(
-                f"identity {self.name!r}: use 1 to 64 letters, digits and . _ -; "
+                f"identity {self.name!r}: use 1 to 64 of a-z 0-9 . _ -; "
                 "a slash or wildcard would reach into other topics"
             )
         if _is_uuid(self.name):

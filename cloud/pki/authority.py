@@ -150,7 +150,7 @@ class Authority:
     def issue_client(self, common_name: str, *, now: datetime, lifetime: timedelta = _YEAR) -> Credentials:
         """Return a fresh key and chain for a service or an operator.
 
-        Raises RequestRefused(`csr.subject_mismatch`) for a name that could pass as a device or a pattern.
+        Raises FleetError(`csr.subject_mismatch`) for a name that could pass as a device or a pattern.
         """
         check_service_name(common_name)
         key = generate_private_key(SECP256R1())
@@ -164,7 +164,7 @@ class Authority:
     ) -> bytes:
         """Return the PEM chain, leaf first, for a device's own key.
 
-        The certificate never outlives the authority that signs it. Raises RequestRefused, see
+        The certificate never outlives the authority that signs it. Raises FleetError, see
         `cloud.pki.requests.accepted_key`.
         """
         key = accepted_key(csr_pem, device_id)
