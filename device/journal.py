@@ -26,7 +26,7 @@ from schemas.reported import Outcome, Phase
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS desired (
-    slot TEXT PRIMARY KEY CHECK (slot IN ('newest', 'committed')),
+    slot TEXT PRIMARY KEY CHECK (slot IN ('newest', 'applied', 'committed')),
     generation INTEGER NOT NULL, document BLOB NOT NULL, accepted_at TEXT NOT NULL,
     phase TEXT NOT NULL, since TEXT NOT NULL, outcome TEXT, problems BLOB NOT NULL
 ) WITHOUT ROWID;
@@ -50,7 +50,10 @@ _PROBLEMS = TypeAdapter(tuple[Problem, ...])
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How far the device is with the newest generation. `since` is when `phase` began."""
+    """How far the device is with the newest generation. `since` is when `phase` began.
+
+    `switched_at` is when the device first turned to it; None while the one before is in effect.
+    """
 
     generation: int
     phase: Phase
@@ -58,6 +61,7 @@ class Trial:
     problems: tuple[Problem, ...]
     since: datetime
     accepted_at: datetime
+    switched_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,10 @@ class Journal:
         """Return the desired state that was last committed."""
         return await self.database.run(lambda db: _document(db, "committed"))
 
+    async def applied(self) -> Desired | None:
+        """Return the desired state in effect: the one the device last began to switch to."""
+        return await self.database.run(lambda db: _document(db, "applied"))
+
     async def committed_generation(self) -> int:
         """Return the generation that was last committed; 0 before the first."""
         return await self.database.run(lambda db: _generation(db, "committed"))
@@ -142,14 +150,11 @@ class Journal:
         return await self.database.run(_trial)
 
     async def record_phase(self, generation: int, phase: Phase, now: datetime) -> None:
-        """Note that *phase* begins; nothing happens if *generation* is no longer the newest, or is in it."""
-        await self.database.run(
-            lambda db: db.execute(
-                "UPDATE desired SET phase = ?, since = ? "
-                "WHERE slot = 'newest' AND generation = ? AND phase != ?",
-                (phase.value, print_time(now), generation, phase.value),
-            )
-        )
+        """Note that *phase* begins; nothing happens if *generation* is no longer the newest, or is in it.
+
+        With its first `switching` a generation comes into effect: `applied` returns it from then on.
+        """
+        await self.database.run(lambda db: _record_phase(db, generation, phase, now))
 
     async def record_outcome(
         self, generation: int, outcome: Outcome, problems: tuple[Problem, ...], now: datetime
@@ -231,6 +236,18 @@ def _accept_desired(db: sqlite3.Connection, desired: Desired, now: datetime) -> 
     return True
 
 
+def _record_phase(db: sqlite3.Connection, generation: int, phase: Phase, now: datetime) -> None:
+    changed = db.execute(
+        "UPDATE desired SET phase = ?, since = ? WHERE slot = 'newest' AND generation = ? AND phase != ?",
+        (phase.value, print_time(now), generation, phase.value),
+    )
+    if changed.rowcount and phase is Phase.SWITCHING and _generation(db, "applied") != generation:
+        db.execute(
+            "INSERT OR REPLACE INTO desired SELECT 'applied', generation, document, accepted_at, "
+            "phase, since, outcome, problems FROM desired WHERE slot = 'newest'"
+        )
+
+
 def _record_outcome(
     db: sqlite3.Connection, generation: int, outcome: Outcome, problems: tuple[Problem, ...], now: datetime
 ) -> None:
@@ -248,11 +265,13 @@ def _record_outcome(
 
 def _trial(db: sqlite3.Connection) -> Trial | None:
     row = db.execute(
-        "SELECT generation, phase, outcome, problems, since, accepted_at FROM desired WHERE slot = 'newest'"
+        "SELECT newest.generation, newest.phase, newest.outcome, newest.problems, newest.since, "
+        "newest.accepted_at, applied.since FROM desired AS newest LEFT JOIN desired AS applied "
+        "ON applied.slot = 'applied' AND applied.generation = newest.generation WHERE newest.slot = 'newest'"
     ).fetchone()
     if row is None:
         return None
-    generation, phase, outcome, problems, since, accepted_at = row
+    generation, phase, outcome, problems, since, accepted_at, switched_at = row
     return Trial(
         generation=generation,
         phase=Phase(phase),
@@ -260,6 +279,7 @@ def _trial(db: sqlite3.Connection) -> Trial | None:
         problems=_PROBLEMS.validate_json(problems),
         since=datetime.fromisoformat(since),
         accepted_at=datetime.fromisoformat(accepted_at),
+        switched_at=None if switched_at is None else datetime.fromisoformat(switched_at),
     )
 
 
@@ -280,6 +300,7 @@ def _check(db: sqlite3.Connection) -> None:
     """Read every document once. Raises `ValueError` (pydantic's is one) where one does not fit."""
     try:
         _document(db, "newest")
+        _document(db, "applied")
         _document(db, "committed")
         _config(db)
         _trial(db)
