@@ -1,0 +1,1 @@
+"""Keeping services as desired: observe, plan, carry out one step, observe again."""

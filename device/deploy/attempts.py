@@ -1,0 +1,64 @@
+"""How long a failing service pauses before it is tried again: 1 s, 2 s, 4 s ... 60 s. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from device.engine.protocol import Container
+
+FIRST_PAUSE = timedelta(seconds=1)
+LONGEST_PAUSE = timedelta(seconds=60)
+STEADY = timedelta(minutes=5)
+"""A run that lasted this long wipes out the failures before it."""
+_DOUBLINGS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """The failures in a row of one service, when the last one was, and which run of a container it ended."""
+
+    failures: int = 0
+    failed_at: datetime | None = None
+    run: str = ""
+
+    def next_start(self, now: datetime) -> datetime | None:
+        """Return when the service may be tried again, or None if it may be now.
+
+        A failure that lies in the future shows that the clock was set back: it delays nothing.
+        """
+        if self.failed_at is None or self.failed_at > now:
+            return None
+        due = self.failed_at + pause(self.failures)
+        return due if due > now else None
+
+
+FRESH = Attempts()
+
+
+def pause(failures: int) -> timedelta:
+    """Return how long to wait after so many failures in a row; nothing before the first."""
+    if failures == 0:
+        return timedelta(0)
+    doublings = min(failures - 1, _DOUBLINGS)
+    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << doublings))
+
+
+def run_of(container: Container) -> str:
+    """Return what tells one run of a container from the next."""
+    return f"{container.id}@{container.started_at}"
+
+
+def after_run(attempts: Attempts, container: Container, now: datetime) -> Attempts:
+    """Return *attempts* after *container* exited or became unhealthy; a run counts once."""
+    ended = min(container.finished_at or now, now)
+    run = run_of(container)
+    if attempts.run == run:
+        return replace(attempts, failed_at=max(attempts.failed_at or ended, ended))
+    steady = container.started_at is not None and ended - container.started_at >= STEADY
+    return Attempts(1 if steady else attempts.failures + 1, ended, run)
+
+
+def after_step(attempts: Attempts, now: datetime) -> Attempts:
+    """Return *attempts* after a step of the service failed."""
+    return replace(attempts, failures=attempts.failures + 1, failed_at=now)
