@@ -50,7 +50,4 @@ def with_config(service: ServiceManifest, config: Config) -> ServiceManifest:
     extra = config.services.get(service.name)
     if extra is None or not extra.env:
         return service
-    fields = {name: getattr(service, name) for name in ServiceManifest.model_fields}
-    return ServiceManifest(
-        **{**fields, "env": {**service.env, **extra.env}}
-    )  # a copy would keep the fingerprint
+    return service.model_copy(update={"env": {**service.env, **extra.env}})
