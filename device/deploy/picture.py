@@ -10,7 +10,8 @@ from uuid import UUID
 
 from device.deploy.attempts import FRESH, Attempts
 from device.engine.protocol import Container, ContainerState
-from schemas.desired import Condition, ServiceManifest
+from schemas.config import Config, with_config
+from schemas.desired import Condition, Desired, ServiceManifest
 from schemas.reported import Health
 
 
@@ -19,10 +20,11 @@ class Want:
     """What shall be: a whole release with its configuration merged in, and what commands say about it.
 
     `held` services stay stopped, `asked` ones are started even if they had
-    completed, `reserved` ones are in a command's hands.
+    completed, `reserved` ones are in a command's hands. Made by `want_of`.
     """
 
     services: tuple[ServiceManifest, ...]
+    fingerprints: Mapping[str, str]
     generation: int
     release_id: UUID
     held: frozenset[str] = frozenset()
@@ -77,13 +79,24 @@ class Scene:
     wanted_ports: frozenset[tuple[int, str]]
 
 
+def want_of(desired: Desired, config: Config) -> Want:
+    """Return what *desired* and *config* make a device want; commands are added with `replace`."""
+    services = tuple(with_config(service, config) for service in desired.release.services)
+    return Want(
+        services=services,
+        fingerprints={service.name: service.fingerprint for service in services},
+        generation=desired.generation,
+        release_id=desired.release_id,
+    )
+
+
 def missing_images(want: Want, containers: Iterable[Container]) -> frozenset[str]:
     """Return the images that *want* needs a container made of: those whose presence matters."""
     fitting = {(each.service, each.fingerprint) for each in containers}
     return frozenset(
         service.image
         for service in want.services
-        if service.name not in want.held and (service.name, service.fingerprint) not in fitting
+        if service.name not in want.held and (service.name, want.fingerprints[service.name]) not in fitting
     )
 
 
@@ -92,7 +105,10 @@ def scene_of(want: Want, seen: Observed, now: datetime) -> Scene:
     by_service: dict[str, list[Container]] = {}
     for container in seen.containers:
         by_service.setdefault(container.service, []).append(container)
-    views = {each.name: _view(each, by_service.get(each.name, []), seen, now=now) for each in want.services}
+    views = {
+        each.name: _view(each, want.fingerprints[each.name], by_service.get(each.name, []), seen, now=now)
+        for each in want.services
+    }
     scene = Scene(
         want=want,
         views=views,
@@ -112,9 +128,11 @@ def scene_of(want: Want, seen: Observed, now: datetime) -> Scene:
     return replace(scene, wanted_ports=frozenset(port for view in ready for port in _ports(view.service)))
 
 
-def _view(service: ServiceManifest, containers: list[Container], seen: Observed, *, now: datetime) -> View:
+def _view(
+    service: ServiceManifest, fingerprint: str, containers: list[Container], seen: Observed, *, now: datetime
+) -> View:
     def worth(container: Container) -> tuple[bool, bool]:
-        fits = container.fingerprint == service.fingerprint
+        fits = container.fingerprint == fingerprint
         return fits, container.state is ContainerState.RUNNING
 
     best = max(containers, key=worth, default=None)
@@ -123,7 +141,7 @@ def _view(service: ServiceManifest, containers: list[Container], seen: Observed,
         service=service,
         container=best,
         spare=spare,
-        fits=best is not None and best.fingerprint == service.fingerprint,
+        fits=best is not None and best.fingerprint == fingerprint,
         health=Health.NONE if best is None else seen.health.get(best.id, best.health),
         due=seen.attempts.get(service.name, FRESH).next_start(now),
     )
