@@ -53,7 +53,7 @@ def check_service_name(name: str) -> None:
 def _read(csr_pem: bytes) -> x509.CertificateSigningRequest:
     try:
         return x509.load_pem_x509_csr(csr_pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         refuse(ErrorCode.CSR_INVALID, "the body is not one PEM certificate request")
 
 

@@ -106,6 +106,19 @@ async def first_answer(port: int, context: ssl.SSLContext, connect: bytes = _CON
     return await asyncio.to_thread(ask)
 
 
+async def served_certificate(port: int, context: ssl.SSLContext) -> bytes:
+    """Return the certificate a listener shows, DER."""
+
+    def look() -> bytes:
+        with (
+            socket.create_connection((HOST, port), timeout=_PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            return secured.getpeercert(binary_form=True) or b""
+
+    return await asyncio.to_thread(look)
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     """Wait until *holds*, or fail within seconds."""
     async with asyncio.timeout(_PATIENCE):

@@ -183,7 +183,7 @@ async def test_only_the_cloud_reads_the_brokers_own_figures(guarded: Mosquitto) 
     ):
         await cloud.subscribe(topic)
         await operator.subscribe([(topic, 1), (own, 1)])
-        assert (await next_message(cloud)).payload == b"mosquitto version 2.0.21"
+        assert bytes((await next_message(cloud)).payload).startswith(b"mosquitto version")
         await cloud.publish(own, b"x", qos=1)
         assert str((await next_message(operator)).topic) == own
 

@@ -1,11 +1,17 @@
 """Client ids, queues and retained messages through restarts, crashes and oversized packets."""
 
 import asyncio
+import os
+import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+from broker_config.render import write
+from broker_config.settings import Access, Grant, Identity
 from tests.broker.clients import (
+    DENIED,
     eventually,
     first_answer,
     next_message,
@@ -13,6 +19,7 @@ from tests.broker.clients import (
     on_services_port,
     publish,
     publish_with,
+    served_certificate,
 )
 from tests.servers.mosquitto import Mosquitto
 
@@ -147,3 +154,22 @@ async def test_an_oversized_packet_ends_the_connection(broker: Mosquitto, tmp_pa
 
     assert code != 0
     await eventually(lambda: f"Client {device} disconnected due to oversize packet." in broker.log())
+
+
+async def test_new_rights_and_a_new_certificate_need_no_restart(own_broker: Mosquitto) -> None:
+    newcomer = own_broker.service("newcomer")
+    port = own_broker.services_port
+    before = await served_certificate(port, newcomer.tls())
+    assert DENIED in await publish(port, newcomer, "lobby")
+
+    async with on_services_port(own_broker, own_broker.service("operator")) as connected:
+        grant = Grant(Access.WRITE, "lobby")
+        write(replace(own_broker.settings, others=(Identity("newcomer", (grant,)),)))
+        own_broker.certify()
+        os.kill(own_broker.pid, signal.SIGHUP)
+        async with asyncio.timeout(5):
+            while await served_certificate(port, newcomer.tls()) == before:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.05)
+
+        assert await publish(port, newcomer, "lobby") == ""
+        await connected.publish(f"{ROOT}/{uuid4()}/down/command/ping/1", b"still here", qos=1)

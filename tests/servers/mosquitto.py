@@ -94,6 +94,8 @@ class Mosquitto:
     def start(self) -> None:
         """Start the broker and return when every listener accepts."""
         assert self._process is None, "the broker is running already"
+        if not self.settings.certificate.exists():
+            self.certify()
         configuration = write(self.settings)
         binary = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if binary is None:
@@ -104,6 +106,13 @@ class Mosquitto:
                 [binary, "-c", str(configuration)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         self._await_listening(said_before)
+
+    def certify(self) -> None:
+        """Give the broker a fresh key and certificate for loopback."""
+        issued = self.authority.issue_server(
+            names=["localhost"], addresses=[IPv4Address(HOST)], now=datetime.now(UTC)
+        )
+        issued.save(key=self.settings.key, chain=self.settings.certificate)
 
     def terminate(self) -> None:
         """End the broker as an init system would: it saves its state first."""
@@ -198,14 +207,9 @@ def mosquitto(
 ) -> Iterator[Mosquitto]:
     """Run a broker with its files in *directory*; it ends with the block, however that ends."""
     directory.mkdir(parents=True, exist_ok=True)
-    certificate, key = directory / "broker.pem", directory / "broker.key"
-    credentials = authority.issue_server(
-        names=["localhost"], addresses=[IPv4Address(HOST)], now=datetime.now(UTC)
-    )
-    credentials.save(key=key, chain=certificate)
     settings = BrokerSettings(
-        certificate=certificate,
-        key=key,
+        certificate=directory / "broker.pem",
+        key=directory / "broker.key",
         devices_anchor=authority.device_anchor,
         services_anchor=authority.service_anchor,
         state=directory / "state",

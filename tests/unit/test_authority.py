@@ -156,6 +156,12 @@ def test_a_damaged_request_raises_nothing_but_a_refusal(position: int, value: in
         accepted_key(body, DEVICE)
 
 
+def test_a_request_of_an_unknown_version_is_refused() -> None:
+    der = x509.load_pem_x509_csr(SAMPLE).public_bytes(Encoding.DER)
+
+    assert refusal(_pem_of(der.replace(b"\x02\x01\x00", b"\x02\x01\x01", 1))) == "csr.invalid"
+
+
 SAMPLE = request(str(DEVICE))
 
 
