@@ -62,6 +62,9 @@ async def claim(session: AsyncSession, token: str, device: UUID, now: datetime) 
         .execution_options(synchronize_session=False)
     )
     if taken is None:
+        await session.refresh(row)
+        if row.uses_left > 0:  # another device took a use between our look and our update
+            return await claim(session, token, device, now)
         refuse(ErrorCode.CLAIM_USED, "the enrolment token is used up; ask the operator for a new one")
     await session.refresh(row)
     return row
