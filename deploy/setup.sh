@@ -248,16 +248,18 @@ find_parts() {
 
 daemon_version() { docker version --format '{{.Server.Version}}' 2>/dev/null; }
 
-# A container's limits need the kernel's control groups mounted; an init system usually does that.
+# A container's limits need the kernel's control groups mounted; an init system usually does that. With version 1
+# every controller must be there: containerd gives no statistics of a container as long as one is missing.
 mount_cgroups() {
   local controller
-  if grep -qE ' /sys/fs/cgroup[^ ]* cgroup2? ' /proc/mounts; then return 0; fi
+  if grep -qE ' /sys/fs/cgroup cgroup2 ' /proc/mounts; then return 0; fi
   if ! awk '!/^#/ && $2 != 0 {found = 1} END {exit !found}' /proc/cgroups; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     return 0
   fi
-  mount -t tmpfs -o uid=0,gid=0,mode=0755 cgroup /sys/fs/cgroup
+  grep -q ' /sys/fs/cgroup ' /proc/mounts || mount -t tmpfs -o uid=0,gid=0,mode=0755 cgroup /sys/fs/cgroup
   for controller in $(awk '!/^#/ && $4 == 1 {print $1}' /proc/cgroups); do
+    if grep -qE "^[^ ]+ /sys/fs/cgroup/[^ ]+ cgroup ([^ ]*,)?$controller[, ]" /proc/mounts; then continue; fi
     mkdir -p "/sys/fs/cgroup/$controller"
     mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" || rmdir "/sys/fs/cgroup/$controller"
   done
