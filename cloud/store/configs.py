@@ -13,9 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from cloud.store import deployments, releases
 from cloud.store.merge_patch import merged
 from cloud.store.tables import ConfigRow, DeviceRow
+from schemas.base import to_wire
 from schemas.config import Config
 from schemas.errors import ErrorCode, refuse
-from schemas.reading import fit
+from schemas.reading import MAX_PAYLOAD, fit
+
+_ENVELOPE = 1024
+"""Bytes kept free for what is added when it is published."""
 
 
 async def change(
@@ -43,6 +47,9 @@ async def change(
             "services": merged(earlier.get("services", {}), services),
         }
         config = fit(Config, patched)
+        if (size := len(to_wire(config))) > MAX_PAYLOAD - _ENVELOPE:
+            message = f"device {device}: the configuration would take {size} bytes; remove some of it"
+            refuse(ErrorCode.PAYLOAD_TOO_LARGE, message)
         session.add(
             ConfigRow(
                 device=device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -46,6 +46,16 @@ async def require(session: AsyncSession, release: UUID) -> ReleaseRow:
     if row is None:
         refuse(ErrorCode.RELEASE_UNKNOWN, f"no release with id {release} is stored")
     return row
+
+
+async def listing(
+    session: AsyncSession, *, before: datetime | None = None, limit: int = 100
+) -> Sequence[ReleaseRow]:
+    """Return releases, the newest first; stored before *before*."""
+    statement = select(ReleaseRow).order_by(ReleaseRow.created_at.desc(), ReleaseRow.id).limit(limit)
+    if before is not None:
+        statement = statement.where(ReleaseRow.created_at < before)
+    return (await session.scalars(statement)).all()
 
 
 async def documents(session: AsyncSession, releases: Collection[UUID]) -> Mapping[UUID, Release]:

@@ -1,0 +1,142 @@
+"""Desired state and configuration: stored first, then published retained, again whenever that may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from cloud.bus import Bus
+from cloud.feed import Feed
+from cloud.store import configs, deployments, devices, events
+from cloud.store.database import Database
+from cloud.store.tables import ConfigRow, DeploymentRow, DesiredRow
+from schemas import topics
+from schemas.base import to_wire
+from schemas.config import Config
+from schemas.desired import DeploymentConfig, Desired, Release, Target
+from schemas.errors import ErrorCode, FleetError, refuse
+from schemas.reading import MAX_PAYLOAD
+
+log = logging.getLogger(__name__)
+
+UNHEARD_AFTER = timedelta(seconds=60)
+"""How long an online device may be silent on an order before it is published again."""
+MAX_RELEASE = MAX_PAYLOAD - 1024
+"""Bytes of a release; the rest of a payload is for the order around it."""
+_AT_ONCE = 200
+
+
+class Deployer:
+    """Gives orders to devices and keeps the broker's retained copies what they should be."""
+
+    def __init__(self, database: Database, bus: Bus, feed: Feed, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._bus = bus
+        self._feed = feed
+        self._now = now
+        self._publishing = asyncio.Lock()
+        """Of two orders for one device the later must be published last: the broker keeps only one."""
+
+    async def deploy(self, config: DeploymentConfig, *, by: str) -> tuple[DeploymentRow, dict[UUID, int]]:
+        """Order a release; return the deployment and the generation each device got.
+
+        What the broker does not take now is published by a later sweep. Raises FleetError
+        `payload.too_large`, `device.unknown`, `target.empty`, `release.unknown`, `release.changed` or
+        `selector.syntax`.
+        """
+        _check_size(config)
+        now = self._now()
+        async with self._database.session() as session:
+            targets = await devices.resolve_target(session, config.target)
+            row, generations = await deployments.create(session, config, targets, by, now)
+            told = {"deployment": str(row.id), "release": str(row.release_id), "devices": len(generations)}
+            await events.append(session, events.Kind.DEPLOYMENT, None, {"what": "ordered", **told}, now)
+        self._feed.notify()
+        await self._publish_desired()
+        return row, generations
+
+    async def update_config(
+        self, target: Target, *, agent: Mapping[str, Any], services: Mapping[str, Any], by: str
+    ) -> dict[UUID, int]:
+        """Change the configuration of the target's devices by merge patches; return each one's new version.
+
+        Raises what `resolve_target` and `cloud.store.configs.change` raise.
+        """
+        now = self._now()
+        async with self._database.session() as session:
+            targets = await devices.resolve_target(session, target)
+            versions = await configs.change(session, targets, agent=agent, services=services, by=by, now=now)
+            told = {"what": "ordered", "devices": len(versions)}
+            await events.append(session, events.Kind.CONFIG, None, told, now)
+        self._feed.notify()
+        await self._publish_configs()
+        return versions
+
+    async def sweep(self) -> None:
+        """Publish what the broker lacks, and what an online device seems never to have got."""
+        now = self._now()
+        async with self._database.session() as session:
+            await deployments.publish_unheard(session, now, patience=UNHEARD_AFTER)
+            await configs.publish_unheard(session, now, patience=UNHEARD_AFTER)
+        await self._publish_desired()
+        await self._publish_configs()
+
+    async def republish_all(self) -> None:
+        """Have the next sweeps publish everything that counts: the broker lost what it kept."""
+        async with self._database.session() as session:
+            await deployments.publish_again(session)
+            await configs.publish_again(session)
+
+    async def _publish_desired(self) -> None:
+        async with self._publishing:
+            more = True
+            while more and self._bus.connected:
+                async with self._database.session() as session:
+                    rows = await deployments.unpublished(session, _AT_ONCE)
+                    documents = await deployments.desired_of(session, rows)
+                taken = [
+                    await self._published(row, topics.Desired(row.device), desired)
+                    for row, desired in zip(rows, documents, strict=True)
+                    if self._bus.connected
+                ]
+                more = len(rows) == _AT_ONCE and any(taken)
+
+    async def _publish_configs(self) -> None:
+        async with self._publishing:
+            more = True
+            while more and self._bus.connected:
+                async with self._database.session() as session:
+                    rows = await configs.unpublished(session, _AT_ONCE)
+                taken = [
+                    await self._published(row, topics.Config(row.device), configs.config_of(row))
+                    for row in rows
+                    if self._bus.connected
+                ]
+                more = len(rows) == _AT_ONCE and any(taken)
+
+    async def _published(
+        self, row: DesiredRow | ConfigRow, topic: topics.Desired | topics.Config, document: Desired | Config
+    ) -> bool:
+        """Publish *document* and note it; return whether the broker took it."""
+        try:
+            await self._bus.publish(topic, to_wire(document))
+        except FleetError as error:
+            log.warning("%s is to be published later: %s", topic, error)
+            return False
+        async with self._database.session() as session:
+            match row:
+                case DesiredRow():
+                    await deployments.published(session, row, self._now())
+                case ConfigRow():
+                    await configs.published(session, row, self._now())
+        return True
+
+
+def _check_size(config: DeploymentConfig) -> None:
+    if isinstance(config.release, Release) and (size := len(to_wire(config.release))) > MAX_RELEASE:
+        message = f"the release takes {size} bytes as JSON; a device can be sent {MAX_RELEASE}"
+        refuse(ErrorCode.PAYLOAD_TOO_LARGE, message, field="release")
