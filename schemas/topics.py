@@ -172,6 +172,10 @@ class Topics:
         """Return the filter for everything sent to *device*."""
         return f"{self._prefix}{device}/down/#"
 
+    def in_up_tree(self, text: str, device: UUID) -> bool:
+        """Return whether *text* is a topic, known or not, that *device* itself may publish to."""
+        return text.startswith(f"{self._prefix}{device}/up/") and not set(text) & {"+", "#", "\x00"}
+
     def every(self, kind: type[UpTopic]) -> str:
         """Return the filter for one kind of upward topic from every device."""
         return f"{self._prefix}+/up/{_FILTER[kind]}"
