@@ -1,0 +1,107 @@
+"""The local stack: ports, pauses, finding and ending processes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloud.stack.layout import HOST, Layout, MetricsKind, StackSettings, save
+from cloud.stack.ports import PortTaken, choose
+from cloud.stack.processes import MARK, end_all, last_words, members, pause_before
+
+ANY = StackSettings(http_port=0, mqtt_port=0, device_mqtt_port=0)
+
+
+def test_port_zero_becomes_any_free_port_and_no_two_are_alike() -> None:
+    chosen = choose(ANY.model_copy(update={"metrics": MetricsKind.INFLUX}), None)
+
+    ports = [chosen.http_port, chosen.mqtt_port, chosen.device_mqtt_port, chosen.influx_port]
+    assert 0 not in ports
+    assert len(set(ports)) == len(ports)
+
+
+def test_a_restarted_stack_keeps_its_ports() -> None:
+    first = choose(ANY, None)
+
+    assert choose(ANY, first) == first
+
+
+def test_a_port_of_the_last_start_that_somebody_took_is_not_used() -> None:
+    first = choose(ANY, None)
+    with socket.socket() as other:
+        other.bind((HOST, first.http_port))
+        other.listen()
+
+        assert choose(ANY, first).http_port != first.http_port
+
+
+def test_a_port_asked_for_by_number_that_is_taken_is_refused_with_the_option_to_change() -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        taken = other.getsockname()[1]
+
+        with pytest.raises(PortTaken, match=rf"port {taken} is in use; give --http-port"):
+            choose(ANY.model_copy(update={"http_port": taken}), None)
+
+
+def test_pauses_grow_and_stay_bounded() -> None:
+    pauses = [pause_before(failures) for failures in range(1, 20)]
+
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1
+    assert pauses[-1] == 10
+
+
+def test_every_process_of_a_stack_is_found_and_ended_even_one_that_ignores_a_polite_end(
+    tmp_path: Path,
+) -> None:
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", stubborn],
+            env={**os.environ, MARK: str(directory)},
+            stdout=subprocess.PIPE,
+        )
+        for directory in (tmp_path / "ours", tmp_path / "another")
+    ]
+    try:
+        for each in processes:
+            assert each.stdout is not None
+            each.stdout.readline()
+        found = members(tmp_path / "ours")
+        assert [each.pid for each in found] == [processes[0].pid]
+
+        end_all(found, grace=0.2)
+
+        assert not found[0].is_running()
+        assert processes[1].poll() is None
+    finally:
+        for each in processes:
+            each.kill()
+            each.wait()
+            assert each.stdout is not None
+            each.stdout.close()
+
+
+def test_last_words_are_the_end_of_a_long_log(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("\n".join(f"line {number}" for number in range(10_000)))
+
+    words = last_words(log, lines=3)
+
+    assert words.splitlines() == ["line 9997", "line 9998", "line 9999"]
+    assert last_words(tmp_path / "none.log") == "(no log)"
+
+
+def test_settings_survive_a_round_trip_through_their_file_and_are_private(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert layout.read_settings() is None
+
+    save(layout.settings, ANY)
+
+    assert layout.read_settings() == ANY
+    assert layout.settings.stat().st_mode & 0o077 == 0
