@@ -23,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from cloud import backoff
 from schemas.delivery import DELIVERY
 from schemas.errors import ErrorCode, FleetError, problem
 from schemas.reading import MAX_PAYLOAD
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 SESSION_EXPIRY = timedelta(days=7)
 """How long the broker keeps a stopped cloud's messages, if it keeps them at all that long."""
-LONGEST_PAUSE = 30.0
-"""Seconds between two attempts to connect, at most."""
 PATIENCE = 10.0
 """Seconds the broker may take for one answer."""
 _REFUSED = 0x80
@@ -105,9 +104,9 @@ class Bus:
             except (aiomqtt.MqttError, OSError) as error:
                 failures = 1 if self._client is not None else failures + 1
                 self._client = None
-                pause = self._random.uniform(0, min(LONGEST_PAUSE, 0.5 * 2 ** min(failures, 10)))
-                log.warning("%s: no broker (%s); next try in %.1f s", self._broker.client, error, pause)
-                await asyncio.sleep(pause)
+                wait = backoff.pause(failures, random=self._random)
+                log.warning("%s: no broker (%s); next try in %.1f s", self._broker.client, error, wait)
+                await asyncio.sleep(wait)
             finally:
                 self._client = None
 

@@ -75,7 +75,7 @@ class Commander:
         async with self._database.session() as session:
             given_up = await commands.expire(session, now)
             for row in given_up:
-                await events.append(session, events.Kind.RESULT, row.device, told(row), now)
+                await events.append(session, events.Kind.RESULT, row.device, commands.told(row), now)
         if given_up:
             self._feed.notify()
         if not self._bus.connected:
@@ -130,14 +130,3 @@ def _payload(row: CommandRow) -> bytes:
         issued_by=row.issued_by,
     )
     return json.dumps(command.payload(), separators=(",", ":")).encode()
-
-
-def told(row: CommandRow) -> dict[str, Any]:
-    """Return what the diary keeps of a command's newest word."""
-    return {
-        "command": str(row.id),
-        "name": row.name,
-        "status": row.status,
-        "detail": row.detail,
-        "error": row.error,
-    }

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import CommandRow
 from cloud.store.upsert import insert_missing
 from schemas.base import jsonable
-from schemas.commands import Command, CommandResult, CommandStatus
+from schemas.commands import DEFAULT_TIMEOUT, Command, CommandResult, CommandStatus
 from schemas.errors import ErrorCode, refuse
 
+KEPT = timedelta(days=90)
 GRACE = timedelta(seconds=30)
 """How long after its deadline a command's final word may still be on its way."""
 FIRST_WAIT = timedelta(seconds=2)
@@ -60,7 +61,7 @@ async def note(session: AsyncSession, device: UUID, command: UUID, name: str, no
         "arguments": {},
         "issued_at": now,
         "issued_by": BY_TOPIC,
-        "deadline": now,
+        "deadline": now + DEFAULT_TIMEOUT,
         "sends": 0,
         "next_send_at": None,
     }
@@ -159,6 +160,23 @@ async def listing(
     if before is not None:
         statement = statement.where(CommandRow.issued_at < before)
     return (await session.scalars(statement)).all()
+
+
+def told(row: CommandRow) -> dict[str, Any]:
+    """Return what the diary keeps of a command's newest word."""
+    return {
+        "command": str(row.id),
+        "name": row.name,
+        "status": row.status,
+        "detail": row.detail,
+        "error": row.error,
+    }
+
+
+async def prune(session: AsyncSession, now: datetime) -> int:
+    """Delete commands that nothing has been heard of for `KEPT`; return how many."""
+    result = await session.execute(delete(CommandRow).where(CommandRow.updated_at < now - KEPT))
+    return cast("CursorResult[Any]", result).rowcount
 
 
 def _values(command: UUID, device: UUID, name: str, now: datetime) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeAlias
 
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import (
@@ -29,6 +29,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from cloud.store import migrations
 from schemas.errors import ErrorCode, FleetError, problem, refuse, shown
+
+Session: TypeAlias = AsyncSession
+"""What the functions of `cloud.store` take; named here for those who may not know SQLAlchemy."""
 
 BUSY_TIMEOUT = 10.0
 """Seconds a writer waits for SQLite's one write lock."""
