@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from socket import AF_UNIX, socket
 from typing import Any, Final, TypeAlias, TypeVar
 
 import docker
@@ -21,6 +22,7 @@ T = TypeVar("T")
 Api: TypeAlias = docker.APIClient
 """The SDK's client: one method for each request of the Docker Engine API."""
 
+_USUAL_ADDRESS: Final = "unix:///var/run/docker.sock"
 CALL_TIMEOUT: Final = 60
 """Seconds the daemon may take to answer; a stop may take its grace more."""
 
@@ -35,6 +37,7 @@ class Daemon:
         self.init = ""
         """Version of the host's init program for containers; empty where it has none, or before a call."""
         self._options: dict[str, Any] = {"base_url": base_url} if base_url else {**kwargs_from_env()}
+        self._socket = _unix_socket(self._options)
         self._timeout = timeout
         self._connecting = threading.Lock()
         self._client: Api | None = None
@@ -63,6 +66,7 @@ class Daemon:
             await in_thread(client.close)
 
     def _connected(self) -> Api:
+        self._knock()
         with self._connecting:
             if self._client is None:
                 client = Api(version="auto", timeout=self._timeout, **self._options)
@@ -71,6 +75,18 @@ class Daemon:
                 self.init = versions.get("docker-init", "").replace("N/A", "")
                 self._client = client
             return self._client
+
+    def _knock(self) -> None:
+        """Raise `OSError` where nothing listens; the SDK would leave a socket open at each such try."""
+        if self._socket is not None:
+            with socket(AF_UNIX) as knocking:
+                knocking.settimeout(self._timeout)
+                knocking.connect(self._socket)
+
+
+def _unix_socket(options: dict[str, Any]) -> str | None:
+    address = str(options.get("base_url") or _USUAL_ADDRESS)
+    return f"/{address.removeprefix('unix://').lstrip('/')}" if address.startswith("unix://") else None
 
 
 @contextmanager

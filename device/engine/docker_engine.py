@@ -206,10 +206,13 @@ class DockerEngine:
         raw = await self._daemon.call(
             "reading counters", lambda api: api.stats(own, stream=False, one_shot=True)
         )
-        if (found := reading.stats(raw, facts)) is None:
-            text = f"container {container[:12]} does not run"
-            raise NoSuchContainer(problem(ErrorCode.SERVICE_UNKNOWN, text))
-        return found
+        if (found := reading.stats(raw, facts)) is not None:
+            return found
+        if (await self._learn(own)).running:
+            text = f"no counters of container {container[:12]}: are all control groups mounted?"
+            raise EngineRefused(problem(ErrorCode.ENGINE_REFUSED, text))
+        text = f"container {container[:12]} does not run"
+        raise NoSuchContainer(problem(ErrorCode.SERVICE_UNKNOWN, text))
 
     async def probe(self, container: str, check: HttpCheck | TcpCheck) -> ProbeAnswer:
         """Carry out one check against the container's address on the device's network."""

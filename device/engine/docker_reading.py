@@ -35,6 +35,7 @@ class Facts:
     """What only an inspection tells of a container."""
 
     image: str
+    running: bool
     started_at: datetime | None
     finished_at: datetime | None
     exit_code: int | None
@@ -51,6 +52,7 @@ def facts(inspected: Json, network: str) -> Facts:
     endpoint = _part(_part(_part(inspected, "NetworkSettings"), "Networks"), network)
     return Facts(
         image=str(_part(inspected, "Config").get("Image", "")),
+        running=bool(state.get("Running")),
         started_at=moment(state.get("StartedAt")),
         finished_at=moment(state.get("FinishedAt")) if over else None,
         exit_code=int(state.get("ExitCode") or 0) if over else None,
