@@ -1,0 +1,1 @@
+"""The REST door: `/api/v1`, one envelope for every answer."""
