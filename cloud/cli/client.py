@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,20 +89,26 @@ class Api:
             if not after:
                 return
 
-    def events(self, last: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """Yield the fleet's events after the one numbered *last*, as they come, until the server ends."""
-        headers = {"Last-Event-ID": str(last)} if last is not None else {}
+    def events(
+        self,
+        after: int | None = None,
+        *,
+        on_open: Callable[[], object] | None = None,
+        **parameters: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the fleet's events after the one numbered *after* (None: from now on) until the server ends.
+
+        *on_open* is called once the stream stands: what it causes is seen.
+        """
+        silence = httpx.Timeout(30, read=60)
+        given = _given({**parameters, "after": after})
         try:
-            with self._http.stream(
-                "GET",
-                "/edge/events",
-                params=_given(parameters),
-                headers=headers,
-                timeout=httpx.Timeout(30, read=60),
-            ) as answer:
+            with self._http.stream("GET", "/edge/events", params=given, timeout=silence) as answer:
                 if answer.is_error:
                     answer.read()
                     self._refused(answer)
+                if on_open:
+                    on_open()
                 yield from _read_events(answer.iter_lines())
         except httpx.HTTPError as error:
             self._unreachable(error)
@@ -172,16 +178,8 @@ def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a text/event-stream (WHATWG HTML, server-sent events)."""
-    event: dict[str, Any] = {}
+    """Yield the `data` of a text/event-stream's events (WHATWG HTML, server-sent events)."""
     for line in lines:
         field, _, value = line.partition(":")
-        match field:
-            case "data":
-                event["data"] = json.loads(value)
-            case "id" | "event":
-                event[field] = value.strip()
-            case "" if not line:
-                if "data" in event:
-                    yield event
-                event = {}
+        if field == "data":
+            yield json.loads(value)

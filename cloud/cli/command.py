@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 from rich.markup import escape
@@ -48,9 +49,17 @@ def command(
         leave(row)
 
 
-def order(api: Api, device: str, name: str, arguments: dict[str, Any], *, timeout: float) -> dict[str, Any]:
-    """Send a command and return its row as stored."""
-    body = {"name": name, "arguments": arguments, "timeout": timeout}
+def order(
+    api: Api,
+    device: str,
+    name: str,
+    arguments: dict[str, Any],
+    *,
+    timeout: float,
+    command_id: str | None = None,
+) -> dict[str, Any]:
+    """Send a command and return its row as stored; *command_id* makes a repeat harmless."""
+    body = {"name": name, "arguments": arguments, "timeout": timeout, "id": command_id or str(uuid4())}
     row: dict[str, Any] = api.post(f"/edge/devices/{device}/commands", body)
     return row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -48,23 +49,23 @@ def logs(
 
 
 def _follow(api: Api, device: str, service: str, *, tail: int, seconds: float, json_: bool) -> None:
-    newest = api.get("/edge/events/last")["id"]
+    command_id = str(uuid4())
     arguments = {"service": service, "tail": tail, "follow": True}
-    row = order(api, device, "logs", arguments, timeout=seconds)
+    print_lines = _print_json if json_ else _write
+    stream = api.events(
+        device=device,
+        command=command_id,
+        on_open=lambda: order(api, device, "logs", arguments, timeout=seconds, command_id=command_id),
+    )
     try:
-        for event in api.events(newest, command=row["id"]):
-            body = event["data"]["data"]
-            if event.get("event") == "chunk":
-                if json_:
-                    for line in body["lines"]:
-                        as_json_line(line)
-                else:
-                    _write(body["lines"])
-            elif event.get("event") == "result" and CommandStatus(body["status"]).final:
-                _end(body)
+        for event in stream:
+            if event["kind"] == "chunk":
+                print_lines(event["data"]["lines"])
+            elif event["kind"] == "result" and CommandStatus(event["data"]["status"]).final:
+                _end(event["data"])
                 return
     except KeyboardInterrupt:
-        order(api, device, "cancel", {"id": row["id"]}, timeout=_PATIENCE)
+        order(api, device, "cancel", {"id": command_id}, timeout=_PATIENCE)
         raise typer.Exit(int(Exit.OK)) from None
 
 
@@ -72,6 +73,11 @@ def _end(body: dict[str, Any]) -> None:
     if body["status"] != CommandStatus.SUCCEEDED:
         show(body)
         raise typer.Exit(int(Exit.FAILED))
+
+
+def _print_json(lines: list[str]) -> None:
+    for line in lines:
+        as_json_line(line)
 
 
 def _write(lines: list[str]) -> None:

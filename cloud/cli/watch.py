@@ -35,12 +35,11 @@ def events(
     try:
         for number, event in enumerate(api.events(since, device=only, kind=kind or None), start=1):
             if json_:
-                as_json_line(event["data"])
+                as_json_line(event)
             else:
-                body = event["data"]
-                text = json.dumps(body["data"], ensure_ascii=False)
-                who = (body.get("device") or "")[:8]
-                OUT.print(f"{body['at']}  {body['kind']:<10} {who:<8}  {escape(text)}", soft_wrap=True)
+                text = json.dumps(event["data"], ensure_ascii=False)
+                who = (event["device"] or "")[:8]
+                OUT.print(f"{event['at']}  {event['kind']:<10} {who:<8}  {escape(text)}", soft_wrap=True)
             if number == count:
                 return
     except KeyboardInterrupt:

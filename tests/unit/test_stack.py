@@ -59,7 +59,7 @@ def test_pauses_grow_and_stay_bounded() -> None:
 def test_every_process_of_a_stack_is_found_and_ended_even_one_that_ignores_a_polite_end(
     tmp_path: Path,
 ) -> None:
-    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+    stubborn = "from signal import *; signal(SIGTERM, SIG_IGN); print('up', flush=True); pause()"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", stubborn],
