@@ -1,0 +1,1 @@
+"""From a telemetry message on the broker to samples in the metrics database."""
