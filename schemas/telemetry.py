@@ -35,6 +35,10 @@ class TelemetryBatch(Message):
 
     boot: Annotated[Id, Field(description="Made when the device's spool is made; a new one restarts `seq`.")]
     seq: Annotated[Counter, Field(ge=1)]
+    oldest: Annotated[
+        Counter | None,
+        Field(description="Lowest `seq` still in the spool: what is below and was not stored is lost."),
+    ] = None
     sent_at: UtcDatetime
     samples: Annotated[list[Sample], Field(min_length=1, max_length=MAX_SAMPLES)]
 

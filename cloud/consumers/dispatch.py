@@ -31,6 +31,7 @@ _STATES = (topics.Presence, topics.Reported)
 _SUSPICIOUS = 5
 """Failures in a row after which a database that works otherwise clears itself of the blame."""
 _SAID = 10_000
+_OURS = problem(ErrorCode.INTERNAL, "the fault is ours; the log has the details")
 
 
 class Dispatcher:
@@ -54,15 +55,15 @@ class Dispatcher:
         failures = 0
         while True:
             try:
-                await self._carry_out(incoming)
+                if failures >= _SUSPICIOUS and await self._database_works():
+                    await self._bury(incoming, _OURS)
+                else:
+                    await self._carry_out(incoming)
                 break
             except FleetError as error:
                 failures += 1
                 log.warning("%s; trying again", error)
                 await asyncio.sleep(pause(failures, random=self._random, longest=10))
-            if failures >= _SUSPICIOUS and await self._database_works():
-                log.error("gave up on a message on %s", shown(incoming.topic))
-                break
         incoming.ack()
 
     async def _carry_out(self, incoming: Incoming) -> None:
@@ -76,8 +77,7 @@ class Dispatcher:
             await self._bury(incoming, error.problem)
         except Exception:
             log.exception("a message on %s met a fault of ours", shown(incoming.topic))
-            fault = problem(ErrorCode.INTERNAL, "the fault is ours; the log has the details")
-            await self._bury(incoming, fault)
+            await self._bury(incoming, _OURS)
         else:
             self._feed.notify()
 
