@@ -62,6 +62,8 @@ class ErrorCode(StrEnum):
     COMMAND_REFUSED = "command.refused"
     COMMAND_BUSY = "command.busy"
     SERVICE_UNKNOWN = "service.unknown"
+    SERVICE_WAITING = "service.waiting"
+    SERVICE_EXITED = "service.exited"
     MANIFEST_CYCLE = "manifest.cycle"
     MANIFEST_TOO_MANY_SERVICES = "manifest.too_many_services"
     MANIFEST_DUPLICATE_SERVICE = "manifest.duplicate_service"
@@ -142,6 +144,8 @@ MEANING: dict[ErrorCode, Meaning] = {
     ErrorCode.COMMAND_REFUSED: Meaning(409, "The device declined the command; the text says why."),
     ErrorCode.COMMAND_BUSY: Meaning(429, "The device has too many commands in hand.", retry=True),
     ErrorCode.SERVICE_UNKNOWN: Meaning(404, "No such service runs on the device."),
+    ErrorCode.SERVICE_WAITING: Meaning(409, "The service waits for another one.", retry=True),
+    ErrorCode.SERVICE_EXITED: Meaning(409, "The service's container ended when it should run."),
     ErrorCode.MANIFEST_CYCLE: Meaning(422, "Services depend on each other in a circle."),
     ErrorCode.MANIFEST_TOO_MANY_SERVICES: Meaning(422, "The release has more services than allowed."),
     ErrorCode.MANIFEST_DUPLICATE_SERVICE: Meaning(422, "Two services of the release share a name."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from device.engine.protocol import Container
+from device.engine.protocol import Container, ContainerState
 
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(seconds=60)
@@ -51,10 +51,12 @@ def run_of(container: Container) -> str:
 
 def after_run(attempts: Attempts, container: Container, now: datetime) -> Attempts:
     """Return *attempts* after *container* exited or became unhealthy; a run counts once."""
-    ended = min(container.finished_at or now, now)
+    exited = container.finished_at if container.state is ContainerState.EXITED else None
+    ended = now if exited is None else min(exited, now)
     run = run_of(container)
     if attempts.run == run:
-        return replace(attempts, failed_at=max(attempts.failed_at or ended, ended))
+        known = attempts.failed_at or ended
+        return attempts if exited is None else replace(attempts, failed_at=max(known, ended))
     steady = container.started_at is not None and ended - container.started_at >= STEADY
     return Attempts(1 if steady else attempts.failures + 1, ended, run)
 

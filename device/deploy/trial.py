@@ -1,4 +1,4 @@
-"""Whether a new generation is good: healthy without a break for the soak, within its patience. Pure."""
+"""Whether a new generation is good: well without a break for the soak, within its patience. Pure."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ class Watch:
     runs: frozenset[str] = frozenset()
 
 
-def watch(*, switched_at: datetime, resumed_at: datetime, soak: timedelta, patience: timedelta) -> Watch:
-    """Return the watch over a trial whose switch began at *switched_at* and is seen from *resumed_at* on.
+def deadline(*, began: datetime, resumed_at: datetime, patience: timedelta, now: datetime) -> datetime:
+    """Return until when something that *began* may take, watched without a break since *resumed_at*.
 
-    A switch that lies in the future shows that the clock was set back; it then counts from now.
+    A time in the future shows that the clock was set back; it then counts as now.
     """
-    began = min(switched_at, resumed_at)
-    least = min(patience, SECOND_CHANCE) if resumed_at > began else patience
-    return Watch(deadline=max(began + patience, resumed_at + least), soak=soak)
+    began, resumed_at = min(began, now), min(resumed_at, now)
+    if resumed_at <= began:
+        return began + patience
+    return max(began + patience, resumed_at + min(patience, SECOND_CHANCE))
 
 
-def looked(watch: Watch, *, ill: frozenset[str], runs: frozenset[str], now: datetime) -> Watch:
-    """Return *watch* after a look at every service: *ill* are those that are not well."""
-    if ill:
-        return replace(watch, well_since=None, runs=runs)
-    unbroken = watch.well_since is not None and watch.runs == runs and watch.well_since <= now
-    return watch if unbroken else replace(watch, well_since=now, runs=runs)
+def looked(watch: Watch, *, well: frozenset[str] | None, now: datetime) -> Watch:
+    """Return *watch* after a look; *well*: the runs of its containers, None unless every service is well."""
+    if well is None:
+        return replace(watch, well_since=None)
+    unbroken = watch.well_since is not None and watch.runs == well and watch.well_since <= now
+    return watch if unbroken else replace(watch, well_since=now, runs=well)
 
 
 def judge(watch: Watch, now: datetime) -> Verdict:
