@@ -3,7 +3,7 @@
 #
 #   deploy/setup.sh         everything: what the demo and the tests need
 #   deploy/setup.sh demo    what `make demo` needs
-#   deploy/setup.sh test    what `make test` needs (the demo's parts and a PostgreSQL server)
+#   deploy/setup.sh test    what `make test` needs (the demo's parts, PostgreSQL and VictoriaMetrics)
 #
 # As root on Debian or Ubuntu it installs with apt-get; elsewhere it says what is missing.
 # Exit code: 0 all is there, 1 a step failed, 2 wrong usage, 3 something is missing that this script may not install.
@@ -19,7 +19,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 case ${1:-all} in
   demo) parts=(mosquitto clients docker influxdb busybox uuidgen curl ip python) ;;
-  test | all) parts=(mosquitto clients docker influxdb postgresql busybox uuidgen curl ip python) ;;
+  test | all) parts=(mosquitto clients docker influxdb postgresql victoriametrics busybox uuidgen curl ip python) ;;
   *)
     sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
@@ -69,6 +69,9 @@ find_postgresql() {
   return 1
 }
 
+# A second server that speaks InfluxDB 2's way of writing.
+find_victoriametrics() { command -v victoria-metrics >/dev/null && echo found; }
+
 # It becomes a container image of its own, so it must need no library.
 find_busybox() {
   local path
@@ -106,6 +109,7 @@ packages_of() {
     docker) echo docker.io iptables ;;
     influxdb) echo influxdb ;;
     postgresql) echo postgresql ;;
+    victoriametrics) echo victoria-metrics ;;
     busybox) echo busybox-static ;;
     uuidgen) echo uuid-runtime ;;
     curl) echo curl ;;
@@ -121,6 +125,7 @@ what_is() {
     docker) echo "Docker: the client, and a daemon that answers or dockerd with iptables to start one" ;;
     influxdb) echo "InfluxDB 1.x (the program influxd)" ;;
     postgresql) echo "PostgreSQL's server programs (initdb, postgres)" ;;
+    victoriametrics) echo "VictoriaMetrics, single node (the program victoria-metrics)" ;;
     busybox) echo "a statically linked busybox (the demo's container image is made of it)" ;;
     uuidgen) echo "uuidgen" ;;
     curl) echo "curl" ;;
@@ -201,7 +206,7 @@ without_services() {
     "$@"
   fi
   if [ -d /run/systemd/system ]; then
-    for unit in mosquitto influxdb postgresql; do
+    for unit in mosquitto influxdb postgresql victoria-metrics; do
       systemctl is-active --quiet "$unit" || systemctl disable --quiet "$unit" 2>/dev/null || true
     done
   fi
