@@ -28,6 +28,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from device import VERSION
 from device.backoff import next_attempt, pause
+from device.inbox import Arrival
 from device.link_errors import Ear, explain
 from schemas import topics
 from schemas.base import to_wire
@@ -80,17 +81,6 @@ class Endpoint:
     key: Path
     ca: Path
     keepalive: int = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One message as it came: nothing in it has been checked."""
-
-    topic: str
-    payload: bytes
-    retained: bool = False
-    response_topic: str | None = None
-    correlation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +175,7 @@ class Link:
             try:
                 await self._one_connection(on_message)
             except (aiomqtt.MqttError, LinkDown, OSError) as error:
+                _stop_if_cancelled()
                 self._note(error)
             attempt = next_attempt(attempt, self._now() - began)
             await asyncio.sleep(pause(attempt, self._rng.random()).total_seconds())
@@ -254,6 +245,7 @@ class Link:
     @asynccontextmanager
     async def _lifetime(self, client: aiomqtt.Client, session: int) -> AsyncIterator[None]:
         """Let others publish within; wake those who wait for an answer when it is over."""
+        _stop_if_cancelled()
         live = _Live(client, session)
         async with self._came_up:
             self._live = live
@@ -311,6 +303,13 @@ class Link:
         if text != self._last_error:
             log.warning("no connection to %s:%d: %s", self._endpoint.host, self._endpoint.port, text)
         self._last_error = text
+
+
+def _stop_if_cancelled() -> None:
+    """Heed a cancellation that was lost below: `wait_for` of Python 3.11 does that, and so may a time-out."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _straight_to(sink: Callable[[aiomqtt.Message], None]) -> type[asyncio.Queue[aiomqtt.Message]]:

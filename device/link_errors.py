@@ -41,4 +41,5 @@ class Ear(logging.Handler):
         self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Keep the text."""
         self.heard = record.getMessage()

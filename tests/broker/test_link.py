@@ -17,7 +17,8 @@ import aiomqtt
 import pytest
 
 from cloud.pki.authority import Authority
-from device.link import Arrival, Endpoint, Link, LinkDown
+from device.inbox import Arrival
+from device.link import Endpoint, Link, LinkDown
 from schemas import topics
 from schemas.errors import FleetError
 from schemas.presence import Online, Presence

@@ -1,0 +1,1 @@
+"""What each command does, one module per noun. None decides whether it may run, none journals."""
