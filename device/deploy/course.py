@@ -8,7 +8,7 @@ in effect. After a kill -9 the journal says where to go on, and since when.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -40,9 +40,10 @@ DEFAULT_BOUNDS = Bounds()
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at everything a generation asks for: who is not well, and the runs of its containers."""
+    """One look at everything a generation asks for: who is ill, which containers there are, their runs."""
 
     reports: tuple[ServiceReport, ...]
+    containers: Mapping[str, str]
     ill: frozenset[str]
     runs: frozenset[str]
     steps: int
@@ -175,15 +176,18 @@ class Course:
         """Return why the generation failed: one problem for each service that is not well."""
         ill = [report for report in look.reports if report.name in look.ill]
         return tuple(
-            [give_up_problem(each, trial.phase, await self._last_lines(each)) for each in ill]
+            [
+                give_up_problem(each, trial.phase, await self._last_lines(look.containers.get(each.name)))
+                for each in ill
+            ]
             or [unsettled(trial.phase, look.steps)]
         )
 
-    async def _last_lines(self, report: ServiceReport) -> list[str]:
-        if not report.container:
+    async def _last_lines(self, container: str | None) -> list[str]:
+        if container is None:
             return []
         try:
-            return await self._engine.logs(report.container, tail=LAST_LINES)
+            return await self._engine.logs(container, tail=LAST_LINES)
         except FleetError:
             return []  # the verdict does not depend on them
 

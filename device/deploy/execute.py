@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from device.deploy.steps import Create, Pull, Remove, Restart, Start, Step, Stop, describe
+from device.deploy.steps import Create, Pull, Remove, Restart, Start, Step, Stop
 from device.engine.protocol import Engine
 from schemas.errors import ErrorCode, FailureClass, FleetError, Problem
 from schemas.reported import Phase
@@ -42,14 +42,13 @@ async def execute(step: Step, engine: Engine) -> None:
 def step_problem(error: FleetError, step: Step, phase: Phase) -> Problem:
     """Return the problem of a failed step, with its class, phase and element filled in."""
     element = step.image if isinstance(step, Pull) else step.service
-    return in_phase(error.problem, phase, element=element, what=describe(step))
+    return in_phase(error.problem, phase, element=element)
 
 
-def in_phase(problem: Problem, phase: Phase, *, element: str, what: str) -> Problem:
-    """Return *problem* with what it lacks of class, phase and element, and with *what* was tried in front."""
+def in_phase(problem: Problem, phase: Phase, *, element: str) -> Problem:
+    """Return *problem* with what it lacks of class, phase and element."""
     return problem.model_copy(
         update={
-            "message": f"{what}: {problem.message}"[:2000],
             "failure_class": problem.failure_class or _CLASS.get(problem.code, FailureClass.AGENT),
             "phase": problem.phase or phase.value,
             "element": problem.element or element,

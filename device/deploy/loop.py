@@ -176,10 +176,12 @@ class Keeper:
         trial = self._orders.trial
         if trial is None:
             return None
+        containers = [each.container for each in standings if each.container is not None]
         look = Look(
             reports=reports,
             ill=not_well(reports, want.held),
-            runs=frozenset(run_of(each.container) for each in standings if each.container is not None),
+            containers={each.service: each.id for each in containers},
+            runs=frozenset(run_of(each) for each in containers),
             steps=len({step.service for step in steps} | self._hands.taken),
         )
         try:

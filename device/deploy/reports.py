@@ -115,7 +115,7 @@ def give_up_problem(report: ServiceReport, phase: Phase, last_lines: list[str]) 
         message = f"{report.name} is {report.state.value}, its health is {report.health.value}"
         found = problem(ErrorCode.HEALTH_FAILED, message, failure_class=FailureClass.HEALTH)
     details = [f"restarted {report.restarts} times"] if report.restarts else []
-    if report.exit_code is not None:
+    if report.exit_code is not None and found.code != ErrorCode.SERVICE_EXITED:
         details.append(f"last exit code {report.exit_code}")
     said = "; last lines:\n" + "\n".join(last_lines) if last_lines else ""
     message = f"{found.message}{''.join(f', {detail}' for detail in details)}{said}"

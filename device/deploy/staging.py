@@ -50,7 +50,7 @@ class Staging:
                     await self._engine.pull(image)
             except FleetError as error:
                 failures += 1
-                problem = in_phase(error.problem, Phase.STAGING, element=image, what=f"pull {image}")
+                problem = in_phase(error.problem, Phase.STAGING, element=image)
             else:
                 self._met(None)
                 return None

@@ -62,8 +62,8 @@ def test_while_starting_it_is_asked_often_but_failures_count_once_per_interval()
 def test_failures_in_the_start_period_do_not_count() -> None:
     patient = CHECK.model_copy(update={"start_period": 60})
 
-    assert after([(second, FAIL) for second in range(0, 70)], patient).failures == 0
-    assert after([(second, FAIL) for second in range(0, 91)], patient).health is Health.UNHEALTHY
+    assert after([(second, FAIL) for second in range(70)], patient).failures == 0
+    assert after([(second, FAIL) for second in range(91)], patient).health is Health.UNHEALTHY
 
 
 def test_retries_failures_in_a_row_make_a_healthy_service_unhealthy_and_a_pass_heals_it() -> None:

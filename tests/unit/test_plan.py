@@ -344,7 +344,7 @@ def _published(manifest: ServiceManifest) -> tuple[PublishedPort, ...]:
 def carried_out(step: Step, device: Observed, want: Want) -> Observed:
     """Return the device after *step*: whatever is started becomes healthy, or completes if it is to."""
     others = tuple(each for each in device.containers if not _is_target(each, step))
-    [target] = [each for each in device.containers if _is_target(each, step)] or [None]
+    target = next((each for each in device.containers if _is_target(each, step)), None)
     match step:
         case Pull():
             return replace(device, images=device.images | {step.image})
