@@ -77,16 +77,19 @@ class Deployer:
         return versions
 
     async def sweep(self) -> None:
-        """Publish what the broker lacks, and what an online device seems never to have got."""
+        """Publish what the broker lacks."""
+        await self._publish_desired()
+        await self._publish_configs()
+
+    async def republish_unheard(self) -> None:
+        """Have the next sweep publish what an online device seems never to have got."""
         now = self._now()
         async with self._database.session() as session:
             await deployments.publish_unheard(session, now, patience=UNHEARD_AFTER)
             await configs.publish_unheard(session, now, patience=UNHEARD_AFTER)
-        await self._publish_desired()
-        await self._publish_configs()
 
     async def republish_all(self) -> None:
-        """Have the next sweeps publish everything that counts: the broker lost what it kept."""
+        """Have the next sweep publish everything that counts: the broker lost what it kept."""
         async with self._database.session() as session:
             await deployments.publish_again(session)
             await configs.publish_again(session)

@@ -161,7 +161,7 @@ async def _next_versions(session: AsyncSession, devices: Sequence[UUID]) -> dict
         .returning(DeviceRow.id, DeviceRow.config_version)
         .execution_options(synchronize_session=False)
     )
-    numbers = {device: number for device, number in await session.execute(statement)}
+    numbers = {row.id: row.config_version for row in await session.execute(statement)}
     return {device: numbers[device] for device in devices if device in numbers}
 
 

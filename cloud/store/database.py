@@ -119,6 +119,11 @@ class Database:
             _unreachable(error)
 
 
+def driver_url(url: str) -> str:
+    """Return *url* with the driver we use, for another part that keeps its own tables there."""
+    return _parse(url).render_as_string(hide_password=False)
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)

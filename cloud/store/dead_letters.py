@@ -19,8 +19,16 @@ MAX_ROWS = 2000
 _MAX_TOPIC = 600
 
 
-async def add(session: AsyncSession, topic: str, payload: bytes, problem: Problem, now: datetime) -> None:
-    """Keep a message, and forget the oldest beyond `MAX_ROWS`."""
+async def add(
+    session: AsyncSession,
+    topic: str,
+    payload: bytes,
+    problem: Problem,
+    now: datetime,
+    *,
+    keep: int = MAX_ROWS,
+) -> None:
+    """Keep a message, and forget the oldest beyond *keep* of them."""
     row = DeadLetterRow(
         at=now,
         topic=_storable(topic)[:_MAX_TOPIC],
@@ -30,7 +38,7 @@ async def add(session: AsyncSession, topic: str, payload: bytes, problem: Proble
     )
     session.add(row)
     await session.flush()
-    await session.execute(delete(DeadLetterRow).where(DeadLetterRow.id <= row.id - MAX_ROWS))
+    await session.execute(delete(DeadLetterRow).where(DeadLetterRow.id <= row.id - keep))
 
 
 async def listing(

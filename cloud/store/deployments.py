@@ -261,7 +261,7 @@ async def _next_generations(session: AsyncSession, devices: Sequence[UUID]) -> d
         .returning(DeviceRow.id, DeviceRow.generation)
         .execution_options(synchronize_session=False)
     )
-    numbers = {device: number for device, number in await session.execute(statement)}
+    numbers = {row.id: row.generation for row in await session.execute(statement)}
     return {device: numbers[device] for device in devices if device in numbers}
 
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import case, select, tuple_, update
+from sqlalchemy import case, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import StreamRow
 from cloud.store.upsert import insert_missing
+
+KEPT = 32
+"""Streams of one device, over all lives of its spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +74,19 @@ async def listing(session: AsyncSession, device: UUID) -> Sequence[StreamRow]:
     """Return every stream of *device*, the newest change first."""
     statement = select(StreamRow).where(StreamRow.device == device).order_by(StreamRow.updated_at.desc())
     return (await session.scalars(statement)).all()
+
+
+async def forget_old(session: AsyncSession, device: UUID) -> None:
+    """Keep the newest `KEPT` streams of *device*: it may name and number as many as it likes."""
+    key = tuple_(StreamRow.stream, StreamRow.boot)
+    kept = (
+        select(StreamRow.stream, StreamRow.boot)
+        .where(StreamRow.device == device)
+        .order_by(StreamRow.updated_at.desc())
+        .limit(KEPT)
+    )
+    await session.execute(
+        delete(StreamRow)
+        .where(StreamRow.device == device, key.not_in(kept))
+        .execution_options(synchronize_session=False)
+    )
