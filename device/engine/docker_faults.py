@@ -7,7 +7,7 @@ import re
 from device.engine.protocol import EngineRefused, EngineUnreachable, ImageNotFound, NoSuchContainer
 from schemas.errors import ErrorCode, FailureClass, FleetError, Problem, problem
 
-_PORT = re.compile(r"Bind for \S*?:(\d+) failed|listen \w+ \S*?:(\d+): bind")
+_PORT = re.compile(r"Bind for \S*?:(\d+) failed|listen \w+ \S*?:(\d+): bind|host port for [^:]*:(\d+)")
 _TAKEN = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
 _OTHER_PROCESSOR = re.compile(
     r"exec format error|no matching manifest|does not match the specified platform|"
