@@ -7,11 +7,26 @@ from datetime import datetime, timedelta
 
 from device.engine.protocol import Container, ContainerState
 
-FIRST_PAUSE = timedelta(seconds=1)
-LONGEST_PAUSE = timedelta(seconds=60)
 STEADY = timedelta(minutes=5)
 """A run that lasted this long wipes out the failures before it."""
-_DOUBLINGS = 6
+_DOUBLINGS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """The pause after the first failure, doubled with each further one up to the longest."""
+
+    first: timedelta = timedelta(seconds=1)
+    longest: timedelta = timedelta(seconds=60)
+
+    def after(self, failures: int) -> timedelta:
+        """Return how long to wait after so many failures in a row; nothing before the first."""
+        if failures == 0:
+            return timedelta(0)
+        return min(self.longest, self.first * (1 << min(failures - 1, _DOUBLINGS)))
+
+
+PAUSES = Pauses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +36,7 @@ class Attempts:
     failures: int = 0
     failed_at: datetime | None = None
     run: str = ""
+    pauses: Pauses = PAUSES
 
     def next_start(self, now: datetime) -> datetime | None:
         """Return when the service may be tried again, or None if it may be now.
@@ -29,19 +45,11 @@ class Attempts:
         """
         if self.failed_at is None or self.failed_at > now:
             return None
-        due = self.failed_at + pause(self.failures)
+        due = self.failed_at + self.pauses.after(self.failures)
         return due if due > now else None
 
 
 FRESH = Attempts()
-
-
-def pause(failures: int) -> timedelta:
-    """Return how long to wait after so many failures in a row; nothing before the first."""
-    if failures == 0:
-        return timedelta(0)
-    doublings = min(failures - 1, _DOUBLINGS)
-    return min(LONGEST_PAUSE, FIRST_PAUSE * (1 << doublings))
 
 
 def run_of(container: Container) -> str:
@@ -58,7 +66,7 @@ def after_run(attempts: Attempts, container: Container, now: datetime) -> Attemp
         known = attempts.failed_at or ended
         return attempts if exited is None else replace(attempts, failed_at=max(known, ended))
     steady = container.started_at is not None and ended - container.started_at >= STEADY
-    return Attempts(1 if steady else attempts.failures + 1, ended, run)
+    return replace(attempts, failures=1 if steady else attempts.failures + 1, failed_at=ended, run=run)
 
 
 def after_step(attempts: Attempts, now: datetime) -> Attempts:

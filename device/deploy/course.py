@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from device.deploy.attempts import PAUSES, Pauses
 from device.deploy.observer import OnEvent
 from device.deploy.orders import Orders
 from device.deploy.reports import give_up_problem, unsettled
@@ -29,10 +30,11 @@ _WATCHED = frozenset({Phase.SWITCHING, Phase.SOAKING})
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a generation must stay well, and how long it may take to get there."""
+    """How long a generation must stay well, how long it may take, and the pauses between attempts."""
 
     soak: timedelta = SOAK
     patience: timedelta = PATIENCE
+    pauses: Pauses = PAUSES
 
 
 DEFAULT_BOUNDS = Bounds()
@@ -75,7 +77,7 @@ class Course:
         self._on_event = on_event
         self._wake = wake
         self._resumed_at = now()
-        self._staging = Staging(engine, now=now, on_change=wake)
+        self._staging = Staging(engine, now=now, pauses=bounds.pauses, on_change=wake)
         self._task: asyncio.Task[None] | None = None
         self._task_generation = 0
         self._staged: Staged | None = None

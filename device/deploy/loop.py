@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 ENGINE_RETRY = 1.0
 """Seconds between tries to reach an engine that does not answer."""
-BREATH = 0.01
+BREATH = 0.005
 """Seconds that a round waits for more signals, so that a burst of them makes one round."""
 AT_ONCE = 8
 """Quick steps carried out side by side; slow ones (pull, stop) do not take a place."""
@@ -62,7 +62,9 @@ class Keeper:
         self._on_change = on_change
         self._woken = asyncio.Event()
         self._hands = Hands(self.wake)
-        self._observer = Observer(engine, now=now, on_change=self.wake, on_event=on_event)
+        self._observer = Observer(
+            engine, now=now, pauses=bounds.pauses, on_change=self.wake, on_event=on_event
+        )
         self._course = Course(
             engine=engine, journal=journal, now=now, bounds=bounds, on_event=on_event, wake=self.wake
         )

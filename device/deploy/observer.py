@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from device.deploy.attempts import FRESH, Attempts, after_run, after_step, run_of
+from device.deploy.attempts import Attempts, Pauses, after_run, after_step, run_of
 from device.deploy.occurrences import Glimpse, between, lost
 from device.deploy.picture import Observed, Want, missing_images
 from device.deploy.prober import Prober
@@ -25,6 +25,7 @@ class Observer:
         engine: Engine,
         *,
         now: Callable[[], datetime],
+        pauses: Pauses,
         on_change: Callable[[], None],
         on_event: OnEvent,
     ) -> None:
@@ -36,6 +37,7 @@ class Observer:
         self._ours: set[str] = set()
         """Runs that the agent or a command ends or may end: no failures, and no news."""
         self._want: Want | None = None
+        self._fresh = Attempts(pauses=pauses)
         self._attempts: dict[str, Attempts] = {}
         self._lost: set[str] = set()
 
@@ -50,7 +52,7 @@ class Observer:
 
     def step_failed(self, service: str) -> None:
         """Note that a step of *service* failed: the next one waits a while."""
-        self._attempts[service] = after_step(self._attempts.get(service, FRESH), self._now())
+        self._attempts[service] = after_step(self._attempts.get(service, self._fresh), self._now())
 
     async def look(self, want: Want, group: asyncio.TaskGroup) -> Observed:
         """Return what is there now. Raises `EngineUnreachable`."""
@@ -94,7 +96,9 @@ class Observer:
                 continue
             unhealthy = glimpse.health.get(each.id) is Health.UNHEALTHY
             if each.state is ContainerState.EXITED or unhealthy:
-                self._attempts[each.service] = after_run(self._attempts.get(each.service, FRESH), each, now)
+                self._attempts[each.service] = after_run(
+                    self._attempts.get(each.service, self._fresh), each, now
+                )
 
     def _tell(self, want: Want, glimpse: Glimpse) -> None:
         ours = frozenset(self._ours)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from device.deploy.attempts import pause
+from device.deploy.attempts import Pauses
 from device.deploy.execute import in_phase
 from device.engine.protocol import Engine
 from schemas.desired import Desired
@@ -26,10 +26,13 @@ class Staged:
 class Staging:
     """Fetches the images of one generation; `obstacle` is what it is struggling with now."""
 
-    def __init__(self, engine: Engine, *, now: Callable[[], datetime], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: Engine, *, now: Callable[[], datetime], pauses: Pauses, on_change: Callable[[], None]
+    ) -> None:
         self.obstacle: Problem | None = None
         self._engine = engine
         self._now = now
+        self._pauses = pauses
         self._on_change = on_change
 
     async def run(self, desired: Desired, deadline: datetime) -> Staged:
@@ -54,7 +57,7 @@ class Staging:
             else:
                 self._met(None)
                 return None
-            wait = pause(failures)
+            wait = self._pauses.after(failures)
             if not problem.retryable or self._now() + wait >= deadline:
                 return problem
             self._met(problem)

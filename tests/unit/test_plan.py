@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.deploy.attempts import LONGEST_PAUSE, Attempts, after_run, after_step, pause, run_of
+from device.deploy.attempts import PAUSES, Attempts, after_run, after_step, run_of
 from device.deploy.picture import Observed, Want, want_of
 from device.deploy.plan import plan, survey
 from device.deploy.steps import Create, Pull, Remove, Restart, Start, Step, Stop
@@ -257,7 +257,7 @@ def test_a_second_container_of_a_service_is_removed() -> None:
 
 
 def test_pauses_double_up_to_a_minute() -> None:
-    assert [pause(n).total_seconds() for n in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert [PAUSES.after(n).total_seconds() for n in range(9)] == [0, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_a_run_counts_once_and_a_long_one_wipes_out_what_was_before() -> None:
@@ -276,7 +276,7 @@ def test_a_run_counts_once_and_a_long_one_wipes_out_what_was_before() -> None:
 def test_a_clock_that_was_set_back_delays_no_start() -> None:
     attempts = after_step(Attempts(failures=10), NOON)
 
-    assert attempts.next_start(NOON) == NOON + LONGEST_PAUSE
+    assert attempts.next_start(NOON) == NOON + PAUSES.longest
     assert attempts.next_start(NOON - timedelta(days=400)) is None
 
 
