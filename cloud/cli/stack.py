@@ -100,7 +100,7 @@ def down(
     directory = data_dir or DEFAULT_DATA_DIR
     if not directory.exists():
         stop(Exit.NOT_FOUND, "stack.unknown", f"there is no {directory}; nothing to end")
-    with _progress() as progress:
+    with _progress(transient=True) as progress:
         task = progress.add_task("ending processes", total=None)
         ended = detach.stop(directory)
         progress.update(task, description="removing containers and networks")
@@ -127,13 +127,13 @@ def bring_up(directory: Path, settings: StackSettings) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress(*, transient: bool = False) -> Iterator[Progress]:
     columns = (
         SpinnerColumn(finished_text="[green]ok[/]"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=ERRORS) as progress:
+    with Progress(*columns, console=ERRORS, transient=transient) as progress:
         yield progress
 
 
@@ -162,6 +162,6 @@ def _stay(directory: Path) -> None:
     wanted = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     signal.sigwait(wanted)
-    with _progress() as progress:
+    with _progress(transient=True) as progress:
         progress.add_task("ending processes", total=None)
         detach.stop(directory)
