@@ -7,17 +7,17 @@ import pytest
 
 from device.engine.behaviour import Behaviour
 from schemas.reported import Outcome, Phase
-from tests.servers.machine import Machine, a_machine, service
+from tests.servers.machine import InMemory, in_memory, service
 
 
 @pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    async with a_machine(tmp_path) as ready:
+async def machine(tmp_path: Path) -> AsyncIterator[InMemory]:
+    async with in_memory(tmp_path) as ready:
         yield ready
 
 
 @pytest.mark.parametrize("phase", [each for each in Phase if each is not Phase.IDLE])
-async def test_an_agent_killed_in_any_phase_goes_on_where_it_was(machine: Machine, phase: Phase) -> None:
+async def test_an_agent_killed_in_any_phase_goes_on_where_it_was(machine: InMemory, phase: Phase) -> None:
     machine.engine.world.behave("shop/new:1", Behaviour(pull_takes=0.1, start_takes=0.1))
     async with machine.agent():
         await machine.deploy(service("web"))
@@ -35,7 +35,7 @@ async def test_an_agent_killed_in_any_phase_goes_on_where_it_was(machine: Machin
 
 
 @pytest.mark.parametrize("after", range(8))
-async def test_an_agent_killed_after_any_step_goes_on_where_it_was(machine: Machine, after: int) -> None:
+async def test_an_agent_killed_after_any_step_goes_on_where_it_was(machine: InMemory, after: int) -> None:
     async with machine.agent():
         await machine.deploy(service("web"), service("old"))
         await machine.ended(Outcome.COMMITTED)

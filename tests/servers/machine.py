@@ -1,4 +1,4 @@
-"""A device on the memory engine whose agent can be killed and started: real time, short intervals."""
+"""A device without a broker: engine, journal, and the keeper of an agent that can be killed and started."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 from device.deploy.attempts import Pauses
@@ -14,6 +14,7 @@ from device.deploy.course import Bounds
 from device.deploy.loop import Keeper
 from device.deploy.reports import KeeperState
 from device.engine.memory import MemoryEngine
+from device.engine.protocol import Engine
 from device.journal import Journal
 from schemas.config import AgentConfig, Config
 from schemas.desired import Desired, Release, ServiceManifest
@@ -32,11 +33,14 @@ def service(name: str, image: str = "shop/app:1", **fields: Any) -> ServiceManif
     return ServiceManifest(**{"name": name, "image": image, "stop_grace": 1, **fields})
 
 
+EngineT = TypeVar("EngineT", bound=Engine)
+
+
 @dataclass
-class Machine:
+class Machine(Generic[EngineT]):
     """A device whose agent can be killed and started; engine and journal stay."""
 
-    engine: MemoryEngine
+    engine: EngineT
     journal: Journal
     bounds: Bounds = QUICK
     states: list[KeeperState] = field(default_factory=list)
@@ -74,21 +78,19 @@ class Machine:
     def report(self, name: str) -> ServiceReport:
         return next(each for each in self.state().services if each.name == name)
 
-    def did(self, *kinds: str) -> list[tuple[str, str]]:
-        return [(kind, name) for kind, name in self.engine.world.actions if kind in kinds]
-
     def told(self, kind: EventKind) -> list[str | None]:
         return [name for each, name, _ in self.events if each is kind]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 15) -> None:
         try:
             async with asyncio.timeout(seconds):
-                while not condition():  # noqa: ASYNC110 - the memory engine has no one event for all
+                while not condition():  # noqa: ASYNC110 - engines have no one event for all
                     await asyncio.sleep(0.005)
         except TimeoutError:
-            raise AssertionError(
-                f"not reached; state {self.state()}, actions {self.engine.world.actions}"
-            ) from None
+            raise AssertionError(f"not reached; the state is {self.state()}") from None
+
+    def well(self) -> bool:
+        return bool(self.state().services) and all(each.well for each in self.state().services)
 
     async def ended(self, outcome: Outcome) -> None:
         await self.until(
@@ -96,10 +98,27 @@ class Machine:
         )
 
 
+class InMemory(Machine[MemoryEngine]):
+    """A device on the memory engine."""
+
+    def did(self, *kinds: str) -> list[tuple[str, str]]:
+        """Return what was done, of these kinds."""
+        return [(kind, name) for kind, name in self.engine.world.actions if kind in kinds]
+
+
 @asynccontextmanager
-async def a_machine(directory: Path) -> AsyncIterator[Machine]:
-    """A device whose journal is in *directory* and on which nothing runs."""
+async def a_journal(directory: Path) -> AsyncIterator[Journal]:
+    """A journal in *directory* with short intervals."""
     journal = await Journal.open(directory / "journal.db", now=now())
     await journal.accept_config(Config(version=1, agent=AgentConfig(reconcile_interval=1)), now())
-    yield Machine(MemoryEngine(DEVICE, now=now), journal)
-    await journal.close()
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+@asynccontextmanager
+async def in_memory(directory: Path) -> AsyncIterator[InMemory]:
+    """A device on the memory engine on which nothing runs; its journal is in *directory*."""
+    async with a_journal(directory) as journal:
+        yield InMemory(MemoryEngine(DEVICE, now=now), journal)

@@ -15,7 +15,7 @@ from schemas.config import Config, ServiceConfig
 from schemas.desired import Condition, TcpCheck
 from schemas.errors import ErrorCode, Problem
 from schemas.reported import EventKind, Health, Outcome, Phase, ServiceState
-from tests.servers.machine import PAUSES, Machine, a_machine, now, service
+from tests.servers.machine import PAUSES, InMemory, in_memory, now, service
 
 CHECK = TcpCheck(type="tcp", port=80, interval=0.5, retries=1)
 STORE = service("store", health=CHECK)
@@ -23,12 +23,12 @@ API = service("api", depends_on={"store": Condition.HEALTHY})
 
 
 @pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    async with a_machine(tmp_path) as ready:
+async def machine(tmp_path: Path) -> AsyncIterator[InMemory]:
+    async with in_memory(tmp_path) as ready:
         yield ready
 
 
-async def test_a_release_comes_up_in_dependency_order_and_is_committed(machine: Machine) -> None:
+async def test_a_release_comes_up_in_dependency_order_and_is_committed(machine: InMemory) -> None:
     machine.engine.world.behave("shop/store:1", Behaviour(healthy_after=0.3))
     store = service("store", "shop/store:1", health=CHECK)
     async with machine.agent():
@@ -62,7 +62,7 @@ async def test_a_release_comes_up_in_dependency_order_and_is_committed(machine: 
     ]
 
 
-async def test_all_images_are_pulled_before_anything_is_made(machine: Machine) -> None:
+async def test_all_images_are_pulled_before_anything_is_made(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(service("a", "shop/a:1"), service("b", "shop/b:1"))
         await machine.ended(Outcome.COMMITTED)
@@ -72,7 +72,7 @@ async def test_all_images_are_pulled_before_anything_is_made(machine: Machine) -
     assert "pull" not in kinds[2:]
 
 
-async def test_the_same_release_again_is_no_change(machine: Machine) -> None:
+async def test_the_same_release_again_is_no_change(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(STORE, API)
         await machine.ended(Outcome.COMMITTED)
@@ -84,7 +84,7 @@ async def test_the_same_release_again_is_no_change(machine: Machine) -> None:
     assert machine.state().committed_generation == 2
 
 
-async def test_a_new_generation_removes_and_changes_only_what_changed(machine: Machine) -> None:
+async def test_a_new_generation_removes_and_changes_only_what_changed(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(STORE, service("web"), service("old"))
         await machine.ended(Outcome.COMMITTED)
@@ -98,7 +98,7 @@ async def test_a_new_generation_removes_and_changes_only_what_changed(machine: M
     assert machine.told(EventKind.DRIFT_REPAIRED) == []
 
 
-async def test_a_container_taken_away_is_back_and_told_of(machine: Machine) -> None:
+async def test_a_container_taken_away_is_back_and_told_of(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(STORE, API)
         await machine.ended(Outcome.COMMITTED)
@@ -110,7 +110,7 @@ async def test_a_container_taken_away_is_back_and_told_of(machine: Machine) -> N
     assert (machine.state().phase, machine.state().outcome) == (Phase.DONE, Outcome.COMMITTED)
 
 
-async def test_a_crashing_service_is_restarted_with_growing_pauses(machine: Machine) -> None:
+async def test_a_crashing_service_is_restarted_with_growing_pauses(machine: InMemory) -> None:
     machine.engine.world.behave("shop/crash:1", Behaviour(exits_after=0.05, exit_code=3))
     async with machine.agent():
         await machine.deploy(service("web", "shop/crash:1"))
@@ -127,7 +127,7 @@ async def test_a_crashing_service_is_restarted_with_growing_pauses(machine: Mach
     assert machine.told(EventKind.SERVICE_DIED)[0] == "web"
 
 
-async def test_a_release_that_never_gets_well_ends_as_not_rolled_back_and_says_why(machine: Machine) -> None:
+async def test_a_release_that_never_gets_well_ends_as_not_rolled_back_and_says_why(machine: InMemory) -> None:
     machine.bounds = Bounds(timedelta(seconds=0.2), timedelta(seconds=0.5), PAUSES)
     machine.engine.world.behave(
         "shop/crash:1", Behaviour(exits_after=0.05, exit_code=3, lines=("cannot open /data",))
@@ -144,7 +144,7 @@ async def test_a_release_that_never_gets_well_ends_as_not_rolled_back_and_says_w
     assert machine.state().committed_generation == 0
 
 
-async def test_an_image_that_cannot_be_had_leaves_the_old_release_running(machine: Machine) -> None:
+async def test_an_image_that_cannot_be_had_leaves_the_old_release_running(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(service("web"))
         await machine.ended(Outcome.COMMITTED)
@@ -168,7 +168,7 @@ async def test_an_image_that_cannot_be_had_leaves_the_old_release_running(machin
 
 
 async def test_a_first_release_whose_image_cannot_be_had_reports_each_service_as_failed(
-    machine: Machine,
+    machine: InMemory,
 ) -> None:
     async with machine.agent():
         await machine.deploy(service("web", "shop/not-found:1"))
@@ -181,7 +181,7 @@ async def test_a_first_release_whose_image_cannot_be_had_reports_each_service_as
     assert not machine.engine.world.boxes
 
 
-async def test_a_pull_that_may_be_tried_again_is(machine: Machine) -> None:
+async def test_a_pull_that_may_be_tried_again_is(machine: InMemory) -> None:
     machine.engine.world.fail_next("pull", ErrorCode.ENGINE_UNREACHABLE)
     async with machine.agent():
         await machine.deploy(service("web"))
@@ -192,7 +192,7 @@ async def test_a_pull_that_may_be_tried_again_is(machine: Machine) -> None:
         await machine.until(lambda: machine.state().problems == ())
 
 
-async def test_what_runs_is_kept_alive_during_a_long_pull(machine: Machine) -> None:
+async def test_what_runs_is_kept_alive_during_a_long_pull(machine: InMemory) -> None:
     machine.engine.world.behave("shop/big:1", Behaviour(pull_takes=30))
     async with machine.agent():
         await machine.deploy(service("web"))
@@ -206,7 +206,7 @@ async def test_what_runs_is_kept_alive_during_a_long_pull(machine: Machine) -> N
         assert machine.report("web").image == "shop/app:1"
 
 
-async def test_a_newer_generation_replaces_one_that_is_being_staged(machine: Machine) -> None:
+async def test_a_newer_generation_replaces_one_that_is_being_staged(machine: InMemory) -> None:
     machine.engine.world.behave("shop/big:1", Behaviour(pull_takes=30))
     async with machine.agent():
         await machine.deploy(service("web", "shop/big:1"))
@@ -217,7 +217,7 @@ async def test_a_newer_generation_replaces_one_that_is_being_staged(machine: Mac
     assert [each.image for each in machine.state().services] == ["shop/app:1"]
 
 
-async def test_a_slow_stop_of_one_service_holds_up_no_other(machine: Machine) -> None:
+async def test_a_slow_stop_of_one_service_holds_up_no_other(machine: InMemory) -> None:
     machine.engine.world.behave("shop/slow:1", Behaviour(stop_takes=30))
     async with machine.agent():
         await machine.deploy(service("slow", "shop/slow:1", stop_grace=60), service("web"))
@@ -231,7 +231,7 @@ async def test_a_slow_stop_of_one_service_holds_up_no_other(machine: Machine) ->
     assert machine.did("create")[-1] == ("create", "web")
 
 
-async def test_a_held_service_stays_stopped_until_it_is_let_go(machine: Machine) -> None:
+async def test_a_held_service_stays_stopped_until_it_is_let_go(machine: InMemory) -> None:
     job = service("job", restart="on_failure")
     async with machine.agent() as keeper:
         await machine.deploy(job)
@@ -249,7 +249,7 @@ async def test_a_held_service_stays_stopped_until_it_is_let_go(machine: Machine)
     assert machine.told(EventKind.SERVICE_DIED) == []
 
 
-async def test_a_reserved_service_is_left_alone_until_it_is_let_go(machine: Machine) -> None:
+async def test_a_reserved_service_is_left_alone_until_it_is_let_go(machine: InMemory) -> None:
     async with machine.agent() as keeper:
         await machine.deploy(service("web"), service("other"))
         await machine.ended(Outcome.COMMITTED)
@@ -262,7 +262,7 @@ async def test_a_reserved_service_is_left_alone_until_it_is_let_go(machine: Mach
         await machine.until(lambda: len(machine.did("create")) == 4)
 
 
-async def test_a_restart_by_a_command_is_neither_a_death_nor_a_failure(machine: Machine) -> None:
+async def test_a_restart_by_a_command_is_neither_a_death_nor_a_failure(machine: InMemory) -> None:
     async with machine.agent() as keeper:
         await machine.deploy(service("web"))
         await machine.ended(Outcome.COMMITTED)
@@ -278,7 +278,7 @@ async def test_a_restart_by_a_command_is_neither_a_death_nor_a_failure(machine: 
     assert machine.told(EventKind.SERVICE_DIED) == []
 
 
-async def test_reserving_waits_for_the_step_in_hand(machine: Machine) -> None:
+async def test_reserving_waits_for_the_step_in_hand(machine: InMemory) -> None:
     machine.engine.world.behave("shop/slow:1", Behaviour(start_takes=0.3))
     async with machine.agent() as keeper:
         await machine.deploy(service("web", "shop/slow:1"))
@@ -290,7 +290,7 @@ async def test_reserving_waits_for_the_step_in_hand(machine: Machine) -> None:
         await machine.ended(Outcome.COMMITTED)
 
 
-async def test_an_unhealthy_service_is_told_of_and_restarted(machine: Machine) -> None:
+async def test_an_unhealthy_service_is_told_of_and_restarted(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(STORE)
         await machine.ended(Outcome.COMMITTED)
@@ -303,7 +303,7 @@ async def test_an_unhealthy_service_is_told_of_and_restarted(machine: Machine) -
     assert machine.told(EventKind.SERVICE_UNHEALTHY) == ["store"]
 
 
-async def test_a_service_that_stays_unhealthy_is_restarted(machine: Machine) -> None:
+async def test_a_service_that_stays_unhealthy_is_restarted(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(STORE)
         await machine.ended(Outcome.COMMITTED)
@@ -314,7 +314,7 @@ async def test_a_service_that_stays_unhealthy_is_restarted(machine: Machine) -> 
     assert machine.told(EventKind.SERVICE_DIED) == []
 
 
-async def test_an_engine_that_is_down_is_reported_and_states_stay_as_last_observed(machine: Machine) -> None:
+async def test_an_engine_that_is_down_is_reported_and_states_stay_as_last_observed(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(service("web"))
         await machine.ended(Outcome.COMMITTED)
@@ -328,7 +328,9 @@ async def test_an_engine_that_is_down_is_reported_and_states_stay_as_last_observ
         await machine.until(lambda: machine.state().problems == () and len(machine.did("start")) == 2)
 
 
-async def test_a_configuration_makes_new_containers_only_where_it_changes_something(machine: Machine) -> None:
+async def test_a_configuration_makes_new_containers_only_where_it_changes_something(
+    machine: InMemory,
+) -> None:
     async with machine.agent() as keeper:
         await machine.deploy(STORE, service("web"))
         await machine.ended(Outcome.COMMITTED)
@@ -342,7 +344,7 @@ async def test_a_configuration_makes_new_containers_only_where_it_changes_someth
     assert machine.told(EventKind.DRIFT_REPAIRED) == []
 
 
-async def test_after_a_reboot_services_come_back_in_order(machine: Machine) -> None:
+async def test_after_a_reboot_services_come_back_in_order(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(STORE, API)
         await machine.ended(Outcome.COMMITTED)
@@ -351,15 +353,13 @@ async def test_after_a_reboot_services_come_back_in_order(machine: Machine) -> N
     machine.engine.world.actions.clear()
 
     async with machine.agent():
-        await machine.until(
-            lambda: bool(machine.state().services) and all(each.well for each in machine.state().services)
-        )
+        await machine.until(machine.well)
 
     assert machine.did("start", "create") == [("start", "store"), ("start", "api")]
     assert (machine.state().phase, machine.state().outcome) == (Phase.DONE, Outcome.COMMITTED)
 
 
-async def test_a_step_that_fails_is_reported_with_its_class_and_tried_again(machine: Machine) -> None:
+async def test_a_step_that_fails_is_reported_with_its_class_and_tried_again(machine: InMemory) -> None:
     machine.engine.world.fail_next("start", ErrorCode.PORT_IN_USE)
     problems: list[Problem] = []
     async with machine.agent():
@@ -375,11 +375,11 @@ async def test_a_step_that_fails_is_reported_with_its_class_and_tried_again(mach
     assert machine.report("web").error is None
 
 
-async def test_nothing_is_removed_before_the_first_order(machine: Machine) -> None:
+async def test_nothing_is_removed_before_the_first_order(machine: InMemory) -> None:
     async with machine.agent():
         await machine.deploy(service("web"))
         await machine.ended(Outcome.COMMITTED)
-    stranger = Machine(
+    stranger = InMemory(
         machine.engine, await Journal.open(machine.journal.database.path.parent / "b.db", now=now())
     )
 
