@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StrictFloat, StringConstraints
 
 from schemas.base import Counter, Id, Message, UtcDatetime
 
@@ -15,10 +15,10 @@ MAX_TAGS = 16
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 """Name of a measurement, tag or field."""
 TagValue = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-FieldText = Annotated[str, StringConstraints(max_length=1000)]
-FieldInteger = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-FieldValue = Annotated[bool | FieldInteger | float | FieldText, Field(union_mode="left_to_right")]
-"""A bool, a 64-bit integer, a finite float or a short text, told apart by their JSON type."""
+FieldText = Annotated[str, StringConstraints(max_length=1000, strict=True)]
+FieldInteger = Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)]
+FieldValue = Annotated[StrictBool | FieldInteger | StrictFloat | FieldText, Field(union_mode="left_to_right")]
+"""A bool, a 64-bit integer, a finite float or a short text, told apart by their type, never converted."""
 
 
 class Sample(Message):
