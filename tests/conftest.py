@@ -12,6 +12,7 @@ from tests.servers.influx import influx as run_influx
 from tests.servers.mosquitto import Mosquitto, mosquitto
 from tests.servers.postgres import Postgres
 from tests.servers.postgres import postgres as run_postgres
+from tests.servers.victoria_metrics import victoria_metrics as run_victoria_metrics
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,9 @@ def postgres() -> Iterator[Postgres]:
 def demo_image() -> Iterator[str]:
     with docker.demo_image() as tag:
         yield tag
+
+
+@pytest.fixture(scope="session")
+def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with run_victoria_metrics(tmp_path_factory.mktemp("victoria-metrics")) as url:
+        yield url

@@ -189,8 +189,8 @@ class InfluxMetrics:
                 if not response.is_success:
                     await response.aread()
                     self._raise_for(response)
-                async for text in response.aiter_lines():
-                    for result in json.loads(text).get("results", ()) if text else ():
+                async for text in _lines(response):
+                    for result in json.loads(text).get("results", ()):
                         if "error" in result:
                             self._raise_for_answer(result["error"])
                         for piece in result.get("series", ()):
@@ -325,6 +325,17 @@ class InfluxMetrics:
         """Raise what an error inside an answer means."""
         status = 404 if reason.startswith(("database not found", "retention policy not found")) else 400
         self._raise_for(httpx.Response(status, json={"error": reason}))
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the JSON texts of an answer; `aiter_lines` would also cut at U+0085 within a text."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for each in lines:
+            yield each
+    if rest:
+        yield rest
 
 
 def _reason(response: httpx.Response) -> str:

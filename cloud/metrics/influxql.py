@@ -7,6 +7,7 @@ statement. Names cannot be bound; `quoted` is the one place that prints them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,7 +29,8 @@ from cloud.metrics.protocol import (
 )
 
 DEVICES_AT_ONCE = 200
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"'})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,9 @@ class Statement:
 
 
 def quoted(name: str) -> str:
-    """Return *name* as an InfluxQL identifier. Raises `ValueError` on NUL, which has no form."""
-    if "\x00" in name:
-        message = f"{name!r} holds NUL"
+    """Return *name* as an InfluxQL identifier. Raises `ValueError` on none, and on control characters."""
+    if not name or _CONTROL.search(name):
+        message = f"{name!r} has no form in InfluxQL"
         raise ValueError(message)
     return f'"{name.translate(_ESCAPES)}"'
 
