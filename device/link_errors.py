@@ -7,9 +7,13 @@ import logging
 _NO_WAY_IN = "this device's certificate"
 _MEANINGS = (
     ("certificate has expired", "the broker's certificate has expired", "check both clocks, or renew it"),
-    ("alert certificate expired", f"{_NO_WAY_IN} has expired", "purge the device and enrol it again"),
-    ("alert certificate revoked", f"{_NO_WAY_IN} is revoked", "purge the device and enrol it again"),
-    ("alert unknown ca", f"{_NO_WAY_IN} is another fleet's", "purge the device and enrol it here"),
+    (
+        "alert certificate expired",
+        f"{_NO_WAY_IN} has expired",
+        "run fleet-agent purge --identity, then enrol",
+    ),
+    ("alert certificate revoked", f"{_NO_WAY_IN} is revoked", "run fleet-agent purge --identity, then enrol"),
+    ("alert unknown ca", f"{_NO_WAY_IN} is another fleet's", "run fleet-agent purge --identity, then enrol"),
     ("alert", f"the broker refused {_NO_WAY_IN}", "the broker's log says why"),
     ("hostname mismatch", "the broker's certificate is for another name", "use the name it was made for"),
     ("ip address mismatch", "the broker's certificate is for another address", "use the one it was made for"),

@@ -61,6 +61,7 @@ class ErrorCode(StrEnum):
     COMMAND_ID_CONFLICT = "command.id_conflict"
     COMMAND_REFUSED = "command.refused"
     COMMAND_BUSY = "command.busy"
+    COMMAND_INTERRUPTED = "command.interrupted"
     SERVICE_UNKNOWN = "service.unknown"
     SERVICE_WAITING = "service.waiting"
     SERVICE_EXITED = "service.exited"
@@ -107,6 +108,7 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method.not_allowed"
     STORE_UNREACHABLE = "store.unreachable"
     BROKER_UNREACHABLE = "broker.unreachable"
+    CLOUD_UNREACHABLE = "cloud.unreachable"
     INTERNAL = "internal"
 
 
@@ -143,6 +145,9 @@ MEANING: dict[ErrorCode, Meaning] = {
     ErrorCode.COMMAND_ID_CONFLICT: Meaning(409, "The id was used before for another command."),
     ErrorCode.COMMAND_REFUSED: Meaning(409, "The device declined the command; the text says why."),
     ErrorCode.COMMAND_BUSY: Meaning(429, "The device has too many commands in hand.", retry=True),
+    ErrorCode.COMMAND_INTERRUPTED: Meaning(
+        409, "The agent was restarted before the command was over.", retry=True
+    ),
     ErrorCode.SERVICE_UNKNOWN: Meaning(404, "No such service runs on the device."),
     ErrorCode.SERVICE_WAITING: Meaning(409, "The service waits for another one.", retry=True),
     ErrorCode.SERVICE_EXITED: Meaning(409, "The service's container ended when it should run."),
@@ -193,6 +198,7 @@ MEANING: dict[ErrorCode, Meaning] = {
     ErrorCode.METHOD_NOT_ALLOWED: Meaning(405, "The path does not take this method."),
     ErrorCode.STORE_UNREACHABLE: Meaning(503, "The database does not answer.", retry=True),
     ErrorCode.BROKER_UNREACHABLE: Meaning(503, "The message broker does not answer.", retry=True),
+    ErrorCode.CLOUD_UNREACHABLE: Meaning(503, "The cloud's REST interface does not answer.", retry=True),
     ErrorCode.INTERNAL: Meaning(500, "The fault is ours; the log has the details.", retry=True),
 }
 

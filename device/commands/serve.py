@@ -211,7 +211,7 @@ class Server:
             case Resume.CONFIRM:
                 answer = Answer(f"{stored.command.name} took place; confirmed after the agent restarted")
             case Resume.GIVE_UP:
-                refuse(ErrorCode.INTERNAL, "interrupted by a restart of the agent; send it again")
+                refuse(ErrorCode.COMMAND_INTERRUPTED, "interrupted by a restart of the agent; send it again")
         return answer
 
     async def _containers_once_there(self) -> list[Container]:

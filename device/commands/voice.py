@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 1000
 """Words that may wait for the broker's confirmation; refusals above that are dropped and counted."""
 
+REDELIVERY = 60.0
+"""Seconds after which an unconfirmed answer is said again on the same connection."""
+
 
 class Voice:
     """Publishes results in the order they are said, without making anybody wait."""
@@ -64,10 +67,14 @@ class Voice:
         self._group.create_task(self._answer(stored, result))
 
     async def redeliver(self) -> None:
-        """After each connection say every answer again that the broker has not confirmed; never ends."""
+        """Say every unconfirmed answer again, after each connection and every now and then."""
         session = -1
         while True:
-            session = await self._link.reconnected(session)
+            try:
+                async with asyncio.timeout(REDELIVERY):
+                    session = await self._link.reconnected(session)
+            except TimeoutError:
+                session = await self._link.connected()
             try:
                 for stored in await self._ledger.undelivered():
                     if stored.answer is not None:

@@ -1,0 +1,1 @@
+"""Remote configuration: accepted when newer, journalled, applied while the agent runs."""
