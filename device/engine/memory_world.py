@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from string import hexdigits
 from typing import NoReturn
 from uuid import UUID
 
@@ -30,6 +31,7 @@ KILLED = 137
 _FIRST_FREE_PORT = 49153
 _LOG_LINES = 10_000
 _LONGEST_NAP = 0.5
+_SHORT_ID = 12
 
 
 class _Mood(Enum):
@@ -189,6 +191,8 @@ class World:
         """Return a container, or None."""
         if (box := self.boxes.get(container)) is not None:
             return box
+        if len(container) >= _SHORT_ID and all(letter in hexdigits for letter in container):
+            return next((each for key, each in self.boxes.items() if key.startswith(container)), None)
         return next((each for each in self.boxes.values() if container in {each.service, each.name}), None)
 
     def get(self, container: str) -> Box:

@@ -315,6 +315,14 @@ async def test_an_inspection_shows_no_environment(kit: Kit) -> None:
     assert container in repr(found)
 
 
+async def test_a_container_may_be_named_by_the_beginning_of_its_id(kit: Kit) -> None:
+    container = await kit.run(Role.STORE)
+
+    await kit.engine.stop(container[:12], grace=5)
+
+    assert (await kit.seen(container)).state is ContainerState.EXITED
+
+
 async def test_calls_are_counted(kit: Kit) -> None:
     before = kit.engine.calls
 

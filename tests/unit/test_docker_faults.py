@@ -14,7 +14,7 @@ from schemas.errors import FailureClass, FleetError
         (404, "No such image: shop/web:1", ImageNotFound, "image.not_found", "web"),
         (
             500,
-            "driver failed programming external connectivity: Bind for 127.0.0.1:8080 failed: port is already allocated",
+            "driver failed: Bind for 127.0.0.1:8080 failed: port is already allocated",
             EngineRefused,
             "port.in_use",
             "8080",
