@@ -3,7 +3,6 @@
 # ruff: noqa: D401 - a handler's docstring describes the operation, whose summary is the imperative
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints
@@ -45,13 +44,13 @@ class DeviceQuery(Document):
     online: Annotated[bool | None, Field(description="Only those last seen so.")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="Devices on one page.")] = 100
     after: Annotated[
-        str,
+        str | None,
         Field(
             description="Where the page starts: `next` of the page before.",
             examples=["0b6f2f6e-7d0f-4d5a-9c39-0d6f3e3b9a11"],
             json_schema_extra={"format": "uuid"},
         ),
-    ] = ""
+    ] = None
 
 
 class DevicePatch(Document):
@@ -81,7 +80,7 @@ async def list_devices(
 ) -> Envelope[DevicePage]:
     """By label selector and presence, in the order of ids. Send `next` as `after` for the next page."""
     selector = parse_selector(asked.selector)
-    after: UUID | None = read_id(asked.after, ErrorCode.DEVICE_BAD_ID, "after") if asked.after else None
+    after = None if asked.after is None else read_id(asked.after, ErrorCode.DEVICE_BAD_ID, "after")
     async with services.database.session() as session:
         page = await devices.listing(
             session, selector=selector, online=asked.online, after=after, limit=asked.limit

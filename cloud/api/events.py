@@ -33,12 +33,12 @@ class EventQuery(Document):
 
     kind: Annotated[list[Kind], Field(max_length=20, description="Only these kinds; absent: all.")] = []
     device: Annotated[
-        str, Field(description="Only of this device.", json_schema_extra={"format": "uuid"})
-    ] = ""
+        str | None, Field(description="Only of this device.", json_schema_extra={"format": "uuid"})
+    ] = None
     command: Annotated[
-        str,
+        str | None,
         Field(description="Only results and chunks of this command.", json_schema_extra={"format": "uuid"}),
-    ] = ""
+    ] = None
     after: Annotated[
         int | None,
         Field(
@@ -89,8 +89,12 @@ async def follow_events(
     Without `Last-Event-ID` or `after` the stream begins with what happens next. Events are kept for 7 days,
     chunks of logs for an hour.
     """
-    device = read_id(asked.device, ErrorCode.DEVICE_BAD_ID, "device") if asked.device else None
-    command = str(read_id(asked.command, ErrorCode.VALUE_WRONG_TYPE, "command")) if asked.command else ""
+    device = read_id(asked.device, ErrorCode.DEVICE_BAD_ID, "device") if asked.device is not None else None
+    command = (
+        str(read_id(asked.command, ErrorCode.VALUE_WRONG_TYPE, "command"))
+        if asked.command is not None
+        else None
+    )
     last = _last(last_event_id) if last_event_id else asked.after
     if last is None:
         async with services.database.session() as session:
@@ -99,7 +103,13 @@ async def follow_events(
 
 
 async def _stream(
-    services: Services, request: Request, last: int, *, kinds: list[Kind], device: UUID | None, command: str
+    services: Services,
+    request: Request,
+    last: int,
+    *,
+    kinds: list[Kind],
+    device: UUID | None,
+    command: str | None,
 ) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
     quiet_since = monotonic()
@@ -118,8 +128,8 @@ async def _stream(
             await services.feed.wait(LOOK_EVERY, since=version)
 
 
-def _of_command(row: EventRow, command: str) -> bool:
-    return not command or row.data.get("command") == command
+def _of_command(row: EventRow, command: str | None) -> bool:
+    return command is None or row.data.get("command") == command
 
 
 def _print(row: EventRow) -> str:
