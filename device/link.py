@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -42,8 +43,9 @@ log = logging.getLogger(__name__)
 
 SESSION_EXPIRY = timedelta(days=7)
 _ANSWER_WITHIN = 10.0
-"""Seconds the broker has for a CONNACK, SUBACK or PUBACK."""
 _GOODBYE_WITHIN = 1.0
+_AT_ONCE = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+"""Else the second of two small messages waits 40 ms for the broker's TCP to acknowledge the first."""
 _FAILED = 0x80
 """MQTT 5 reason codes from here on mean failure."""
 
@@ -226,6 +228,7 @@ class Link:
             timeout=_ANSWER_WITHIN,
             logger=ear.logger,
             queue_type=_straight_to(receive),
+            socket_options=_AT_ONCE,
             will=aiomqtt.Will(
                 endpoint.topics.print(topics.Presence(endpoint.device)),
                 self._presence(Online.OFFLINE, session),
