@@ -14,7 +14,7 @@ from cloud.api.server import ApiServer, listen
 from cloud.backoff import pause
 from cloud.bus import Broker, Bus
 from cloud.commands import Commander
-from cloud.consumers.dispatch import CONSUMED, Dispatcher
+from cloud.consumers.dispatch import OCCURRENCES, STATES, Dispatcher
 from cloud.deployments import Deployer
 from cloud.feed import Feed
 from cloud.ingest.consumer import Ingest
@@ -51,7 +51,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         bus = Bus(
             Broker(settings.mqtt_host, settings.mqtt_port, settings.mqtt_client, tls),
             topics,
-            filters=[topics.every(kind) for kind in CONSUMED],
+            filters=[topics.every(kind) for kind in OCCURRENCES],
+            states=[topics.every(kind) for kind in STATES],
             handler=dispatcher.handle,
             random=random,
         )

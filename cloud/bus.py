@@ -22,6 +22,7 @@ from paho.mqtt.client import ConnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cloud import backoff
 from schemas.delivery import DELIVERY
@@ -36,6 +37,8 @@ SESSION_EXPIRY = timedelta(days=7)
 PATIENCE = 10.0
 """Seconds the broker may take for one answer."""
 _REFUSED = 0x80
+_SEND_ALWAYS = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+_SEND_IF_NEW = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +74,22 @@ class Bus:
         topics: Topics,
         *,
         filters: Sequence[str],
+        states: Sequence[str] = (),
         handler: Handler,
         in_hand: int = 100,
         random: Random,
     ) -> None:
-        """Take at most *in_hand* messages that are not acknowledged yet; *handler* acknowledges each."""
+        """Take at most *in_hand* messages that are not acknowledged yet; *handler* acknowledges each.
+
+        What is retained on *states* comes with every connection, so that nothing missed stays missed;
+        what is retained on *filters* comes only when the broker does not know us.
+        """
         self._broker = broker
         self._topics = topics
-        self._filters = filters
+        self._wanted = [
+            *((each, SubscribeOptions(qos=1, retainHandling=_SEND_ALWAYS)) for each in states),
+            *((each, SubscribeOptions(qos=1, retainHandling=_SEND_IF_NEW)) for each in filters),
+        ]
         self._handler = handler
         self._in_hand = in_hand
         self._random = random
@@ -146,9 +157,11 @@ class Bus:
     async def _live(self) -> None:
         """Connect, subscribe whatever the broker remembers, and handle messages until the link breaks."""
         async with _Client(self._broker, in_hand=self._in_hand) as client:
-            codes = await client.subscribe([(each, 1) for each in self._filters])
+            codes = await client.subscribe(self._wanted)
             refused = [
-                wanted for wanted, code in zip(self._filters, codes, strict=True) if _number(code) >= _REFUSED
+                wanted
+                for (wanted, _), code in zip(self._wanted, codes, strict=True)
+                if _number(code) >= _REFUSED
             ]
             if refused:
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")

@@ -25,9 +25,10 @@ from schemas.topics import Topic, Topics
 
 log = logging.getLogger(__name__)
 
-CONSUMED = (topics.Presence, topics.Reported, topics.Result, topics.Event, topics.Alert, topics.Chunk)
-"""What the bus subscribes to; telemetry has a consumer of its own."""
-_STATES = (topics.Presence, topics.Reported)
+STATES = (topics.Presence, topics.Reported)
+"""Topics whose newest message is all that counts."""
+OCCURRENCES = (topics.Result, topics.Event, topics.Alert, topics.Chunk)
+"""Topics of which every message counts. Telemetry has a consumer of its own."""
 _SUSPICIOUS = 5
 """Failures in a row after which a database that works otherwise clears itself of the blame."""
 _SAID = 10_000
@@ -83,8 +84,6 @@ class Dispatcher:
 
     async def _record(self, session: Session, incoming: Incoming) -> None:
         topic = self._topics.parse(incoming.topic)
-        if incoming.retained and not isinstance(topic, _STATES):
-            return
         now = self._now()
         match topic:
             case topics.Presence(device=device):
@@ -101,7 +100,8 @@ class Dispatcher:
                 await reported.record(session, device, report, now)
             case topics.Result() | topics.Event() | topics.Alert() | topics.Chunk():
                 await _known(session, topic)
-                await devices.seen(session, [topic.device], now)
+                if not incoming.retained:
+                    await devices.seen(session, [topic.device], now)
                 await _occurred(session, topic, incoming.payload, now)
             case _:
                 _nobodys(incoming.topic)

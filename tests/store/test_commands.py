@@ -24,7 +24,7 @@ def a_command(**changes: object) -> Command:
         "deadline": NOON + MINUTE,
         "issued_by": "test",
     }
-    return Command(**{**fields, **changes})  # type: ignore[arg-type]
+    return Command(**{**fields, **changes})
 
 
 async def ordered(database: Database, device: UUID, command: Command | None = None) -> CommandRow:

@@ -93,15 +93,14 @@ async def test_progress_says_no_more_than_the_device_said(database: Database, de
     seen = [await state(database, deployment)]
     await publish(database)
     seen.append(await state(database, deployment))
-    for revision, said in enumerate(
-        (
-            {"generation": 1},
-            {"generation": 1, "phase": Phase.STAGING},
-            {"generation": 1, "phase": Phase.SOAKING},
-            {"generation": 1, "phase": Phase.DONE, "outcome": Outcome.COMMITTED},
-        )
-    ):
-        await report(database, device, revision=revision, **said)
+    words: list[dict[str, Any]] = [
+        {},
+        {"phase": Phase.STAGING},
+        {"phase": Phase.SOAKING},
+        {"phase": Phase.DONE, "outcome": Outcome.COMMITTED},
+    ]
+    for revision, said in enumerate(words):
+        await report(database, device, revision=revision, generation=1, **said)
         seen.append(await state(database, deployment))
 
     assert [each.value for each in seen] == [

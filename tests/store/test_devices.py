@@ -27,7 +27,7 @@ async def say(database: Database, device: UUID, presence: Presence) -> bool:
 
 async def report(database: Database, device: UUID, **fields: object) -> bool:
     async with database.session() as session:
-        return await devices.record_reported(session, device, Reported(at=NOON, **fields))  # type: ignore[arg-type]
+        return await devices.record_reported(session, device, Reported(at=NOON, **fields))
 
 
 async def test_the_will_of_an_older_connection_does_not_turn_a_device_off(
