@@ -94,12 +94,10 @@ def _name(key: str) -> str:
 
 
 def _printed(value: Value) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return repr(value)
-        case int():
-            return f"{value}i"
-        case str():
-            return f'"{value.translate(_TEXT)}"'
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value}i"
+    return f'"{value.translate(_TEXT)}"'

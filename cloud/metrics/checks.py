@@ -10,8 +10,9 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from cloud.metrics.protocol import DEVICE_TAG, END_OF_TIME, EPOCH, Aggregate, Kind, Point, Query, Value
+from cloud.metrics.protocol import DEVICE_TAG, END_OF_TIME, EPOCH, Aggregate, Kind, Point, Query, Tags, Value
 from schemas.errors import ErrorCode, refuse, shown
 
 MAX_TEXT = 32_768
@@ -23,21 +24,29 @@ _TAG_VALUE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}\Z")
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
-def flaw(point: Point) -> str | None:  # noqa: PLR0911 - one line per rule
+def flaw(point: Point) -> str | None:
     """Return why no database here can keep *point*, or None if it can."""
     if not EPOCH <= point.at < END_OF_TIME:
         return f"time {point.at.isoformat()} is not between {EPOCH.year} and {END_OF_TIME.year}"
-    if not _NAME.match(point.measurement):
-        return f"{shown(point.measurement)} is no name for a measurement"
     if not point.fields:
         return "there is no field"
-    if found := next(filter(None, (_tag_flaw(key, value) for key, value in point.tags)), None):
+    if found := _series_flaw(point.measurement, point.tags):
         return found
-    if list(point.tags) != sorted(dict(point.tags).items()):
-        return "tags are not sorted, or one is given twice"
-    if twice := point.fields.keys() & dict(point.tags).keys():
+    for key, value in point.fields.items():
+        if found := _field_name_flaw(key) or _value_flaw(key, value):
+            return found
+    if point.tags and (twice := point.fields.keys() & dict(point.tags).keys()):
         return f"{shown(min(twice))} is both a tag and a field"
-    return next(filter(None, (_field_flaw(key, value) for key, value in point.fields.items())), None)
+    return None
+
+
+@lru_cache(maxsize=16_384)
+def _series_flaw(measurement: str, tags: Tags) -> str | None:
+    if not _NAME.match(measurement):
+        return f"{shown(measurement)} is no name for a measurement"
+    if list(tags) != sorted(dict(tags).items()):
+        return "tags are not sorted, or one is given twice"
+    return next(filter(None, (_tag_flaw(key, value) for key, value in tags)), None)
 
 
 def _tag_flaw(key: str, value: str) -> str | None:
@@ -50,18 +59,21 @@ def _tag_flaw(key: str, value: str) -> str | None:
     return None
 
 
-def _field_flaw(key: str, value: Value) -> str | None:
+@lru_cache(maxsize=4_096)
+def _field_name_flaw(key: str) -> str | None:
     if not _NAME.match(key) or key in RESERVED or key == DEVICE_TAG:
         return f"{shown(key)} is no name for a field"
-    match value:
-        case float() if not math.isfinite(value):
-            return f"field {key} is {value}, which is not a number"
-        case int() if not -(2**63) <= value < 2**63:
-            return f"field {key} does not fit 64 bits"
-        case str() if len(value) > MAX_TEXT or _NO_TEXT.search(value):
-            return f"field {key}: the text is too long, or holds NUL or half a surrogate pair"
-        case _:
-            return None
+    return None
+
+
+def _value_flaw(key: str, value: Value) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"field {key} is {value}, which is not a number"
+    if isinstance(value, int):
+        return None if -(2**63) <= value < 2**63 else f"field {key} does not fit 64 bits"
+    if len(value) > MAX_TEXT or _NO_TEXT.search(value):
+        return f"field {key}: the text is too long, or holds NUL or half a surrogate pair"
+    return None
 
 
 def check_name(name: str) -> None:
