@@ -112,7 +112,7 @@ class Keeper:
             try:
                 async for _ in self._engine.events():
                     self.wake()
-            except EngineUnreachable as error:
+            except FleetError as error:
                 log.info("no engine events for now: %s", error)
             await asyncio.sleep(ENGINE_RETRY)
             self.wake()
@@ -127,7 +127,7 @@ class Keeper:
         want = self._told(orders.want)
         try:
             seen = await self._observer.look(want, group)
-        except EngineUnreachable as error:
+        except FleetError as error:  # away, or answering nonsense: either way nothing is known
             self._course.engine_was_away()
             self._publish(self._state.services, storage, error.problem)
             return min(ENGINE_RETRY, orders.config.agent.reconcile_interval)

@@ -55,7 +55,7 @@ class Observer:
         self._attempts[service] = after_step(self._attempts.get(service, self._fresh), self._now())
 
     async def look(self, want: Want, group: asyncio.TaskGroup) -> Observed:
-        """Return what is there now. Raises `EngineUnreachable`."""
+        """Return what is there now. Raises what the engine raises."""
         containers = tuple(await self._engine.containers())
         images = frozenset(
             [
