@@ -22,7 +22,7 @@ from schemas.reading import fit, read
 MAX_BODY = 1024 * 1024
 """Bytes of one request's body."""
 _INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _LONG = 64 * 1024
 """Bodies above this are parsed off the event loop."""
 

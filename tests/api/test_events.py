@@ -58,7 +58,7 @@ def test_a_stream_goes_on_after_the_last_event_seen(running: RunningApi, client:
     device = running.device()
     for number in range(5):
         happens(running, Kind.EVENT, device, number=number)
-    asked = {"device": str(device), "after": 0}
+    asked = {"device": str(device), "after": "0"}
     with client.stream("GET", "/edge/events", params=asked) as answer:
         first = take(answer, 2)
     headers = {"Last-Event-ID": str(first[-1]["id"])}
@@ -74,7 +74,7 @@ def test_a_stream_is_narrowed_by_kind_and_command(running: RunningApi, client: h
     happens(running, Kind.CHUNK, device, command=command, seq=0)
     happens(running, Kind.EVENT, device, command=command)
     happens(running, Kind.RESULT, device, command=command)
-    asked = {"command": command, "kind": "chunk,result", "after": 0}
+    asked = {"command": command, "kind": "chunk,result", "after": "0"}
 
     with client.stream("GET", "/edge/events", params=asked) as answer:
         found = take(answer, 2)

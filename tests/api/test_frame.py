@@ -70,7 +70,7 @@ def test_an_operation_refuses_a_key_with_every_scope_but_its_own(
 )
 def test_a_malformed_key_is_an_unknown_key(running: RunningApi, key: str) -> None:
     with running.client("") as client:
-        answer = client.get("/edge/keys", headers={"Authorization": f"Bearer {key}".encode()})
+        answer = client.get("/edge/keys", headers={b"Authorization": f"Bearer {key}".encode()})
 
     refusal_of(answer, ErrorCode.AUTH_INVALID)
 

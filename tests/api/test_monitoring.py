@@ -4,6 +4,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.metrics.protocol import Point
 from cloud.store import dead_letters
@@ -60,7 +61,7 @@ def test_times_may_be_relative_to_now(running: RunningApi, client: httpx.Client)
     for device in (one, two):
         measures(running, device, running.clock() - timedelta(minutes=5), cpu_percent=1.0)
         measures(running, device, running.clock() - timedelta(minutes=20), cpu_percent=2.0)
-    asked = [("measurement", "device"), ("device", f"{one}"), ("device", f"{two}"), ("start", "-15m")]
+    asked = {"measurement": "device", "device": [str(one), str(two)], "start": "-15m"}
 
     series = data_of(client.get("/edge/monitoring/metrics", params=asked))["series"]
 
@@ -115,10 +116,13 @@ def test_the_catalogue_names_every_measurement(client: httpx.Client) -> None:
 
 def test_dead_letters_are_listed_the_newest_first_in_pages(running: RunningApi, client: httpx.Client) -> None:
     told = problem(ErrorCode.PAYLOAD_JSON_SYNTAX, "line 1, column 1: no")
-    for payload in (b"one", b"two", b"\xff\x00three"):
-        running.store(
-            lambda session, payload=payload: dead_letters.add(session, "a/b", payload, told, running.clock())
-        )
+    now = running.clock()
+
+    async def fail(session: AsyncSession) -> None:
+        for payload in (b"one", b"two", b"\xff\x00three"):
+            await dead_letters.add(session, "a/b", payload, told, now)
+
+    running.store(fail)
 
     first = data_of(client.get("/edge/dead-letters", params={"limit": 2}))
     second = data_of(client.get("/edge/dead-letters", params={"limit": 2, "after": first["next"]}))
