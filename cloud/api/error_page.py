@@ -12,7 +12,7 @@ _HEAD = """\
 <!-- Made by `python -m cloud.api.error_page`; a test compares. -->
 
 Codes are stable: they are never renamed or reused, so programs may match on them. Texts are for people and
-may change. Over REST a code comes in the envelope that [api.md](api.md) shows, with the HTTP status beside it;
+may change. Over REST a code comes in the envelope that [api.md](api.md) shows, and an HTTP status beside it;
 from a device it comes in results and reports. *Retry* marks what may go away by itself.
 """
 
