@@ -26,8 +26,10 @@ from device.link import Endpoint, Link
 from device.report import Reporter
 from device.settings import EngineKind, Settings
 from device.settings_sync.apply import apply_agent
+from device.telemetry.publish import Telemetry
+from device.telemetry.sampler import Sampler
+from device.telemetry.spool import Spool
 from schemas.errors import FleetError
-from schemas.telemetry import Watermark
 from schemas.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ async def run(
     rng, boot, device = SystemRandom(), uuid4(), identity.device
     topics = Topics(identity.topic_root)
     journal = await Journal.open(journal_file(settings.data_dir), now=utc_now())
+    spool = await Spool.open(settings.data_dir / "spool.db", now=utc_now())
     config = await journal.config()
     if config.version:
         apply_agent(config.agent)
@@ -88,7 +91,9 @@ async def run(
     )
     inbox = Inbox()
     events = Events(device, link=link, now=utc_now)
-    reporter = Reporter(device, link=link, journal=journal, now=utc_now)
+    reporter = Reporter(
+        device, link=link, journal=journal, problems=(*journal.problems, *spool.problems), now=utc_now
+    )
     keeper = Keeper(
         engine=engine,
         journal=journal,
@@ -111,9 +116,26 @@ async def run(
         )
     )
 
+    telemetry = Telemetry(
+        device,
+        spool=spool,
+        link=link,
+        rounds=Sampler(
+            engine=engine,
+            keeper=keeper.state,
+            spool=spool,
+            reconnects=lambda: link.stats.connections,
+            data_dir=settings.data_dir,
+            now=utc_now,
+        ),
+        interval=lambda: telemetry_interval(journal),
+        now=utc_now,
+    )
+
     def on_orders() -> None:
         keeper.wake()
         reporter.config_changed()
+        telemetry.config_changed()
 
     dispatcher = Dispatcher(
         device=device,
@@ -122,7 +144,7 @@ async def run(
         server=server,
         events=events,
         on_orders=on_orders,
-        on_watermark=no_telemetry,
+        on_watermark=telemetry.on_watermark,
         now=utc_now,
     )
 
@@ -141,6 +163,7 @@ async def run(
         "inbox": listen,
         "report": reporter.run,
         "events": events.run,
+        "telemetry": telemetry.run,
         "facts": lambda: find_facts(engine, reporter),
     }
     log.info("agent %s of device %s, engine %s", VERSION, device, settings.engine)
@@ -153,11 +176,8 @@ async def run(
                 task.cancel()
     finally:
         await engine.close()
+        await spool.close()
         await journal.close()
-
-
-async def no_telemetry(stream: str, watermark: Watermark) -> None:
-    """Do nothing with a watermark."""
 
 
 async def supervise(name: str, part: Callable[[], Awaitable[None]], rng: Random) -> None:
@@ -175,6 +195,11 @@ async def supervise(name: str, part: Callable[[], Awaitable[None]], rng: Random)
             return
         attempt = next_attempt(attempt, utc_now() - began)
         await asyncio.sleep(pause(attempt, rng.random()).total_seconds())
+
+
+async def telemetry_interval(journal: Journal) -> float:
+    """Return the seconds between readings as configured now."""
+    return (await journal.config()).agent.telemetry_interval
 
 
 async def find_facts(engine: Engine, reporter: Reporter) -> None:

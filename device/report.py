@@ -31,15 +31,22 @@ class Reporter:
     """Sends `up/reported` when it differs from what the broker last confirmed, and after each connection."""
 
     def __init__(
-        self, device: UUID, *, link: Outbound, journal: Journal, now: Callable[[], datetime]
+        self,
+        device: UUID,
+        *,
+        link: Outbound,
+        journal: Journal,
+        problems: tuple[Problem, ...],
+        now: Callable[[], datetime],
     ) -> None:
+        """*problems* are what was wrong with the agent's own files."""
         self._device = device
         self._link = link
         self._journal = journal
         self._now = now
         self._keeper = KeeperState()
         self._facts = DeviceFacts()
-        self._problems = journal.problems
+        self._problems = problems
         self._changed = asyncio.Event()
         self._confirmed: Reported | None = None
 
