@@ -244,3 +244,13 @@ def client_head_works(running: RunningApi) -> bool:
     with running.client("") as client:
         answer = client.head("/health")
     return answer.status_code == 200 and answer.content == b""
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_delayed_acknowledgements(client: httpx.Client) -> None:
+    took = []
+    for _ in range(20):
+        began = time.perf_counter()
+        data_of(client.get("/edge/monitoring/catalogue"))
+        took.append(time.perf_counter() - began)
+
+    assert min(took) < 0.04
