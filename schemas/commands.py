@@ -7,7 +7,7 @@ the name stand in the topic. So `{"service": "web"}` is a whole restart command.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from schemas.reading import fit, read_json
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 MAX_TIMEOUT = timedelta(days=1)
 MAX_CLOCK_SKEW = timedelta(minutes=5)
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 MAX_LOG_LINES = 10_000
 MAX_INLINE = 128 * 1024
 """Bytes of log text or diagnostics that fit into one result; the rest is cut, and the cut is said."""
@@ -166,7 +167,7 @@ def read_command(word: str, command_id: UUID, payload: bytes, *, now: datetime) 
         name=name,
         arguments=arguments,
         issued_at=issued_at,
-        deadline=envelope.deadline or issued_at + DEFAULT_TIMEOUT,
+        deadline=envelope.deadline or issued_at + min(DEFAULT_TIMEOUT, _END_OF_TIME - issued_at),
         issued_by=envelope.issued_by,
     )
 
