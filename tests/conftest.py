@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cloud.pki.authority import Authority
 from tests.servers import docker
@@ -12,7 +13,12 @@ from tests.servers.influx import influx as run_influx
 from tests.servers.mosquitto import Mosquitto, mosquitto
 from tests.servers.postgres import Postgres
 from tests.servers.postgres import postgres as run_postgres
+from tests.servers.stack import Stack
+from tests.servers.stack import stack as run_stack
 from tests.servers.victoria_metrics import victoria_metrics as run_victoria_metrics
+
+settings.register_profile("fleetline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fleetline")
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +54,24 @@ def demo_image() -> Iterator[str]:
 def victoria_metrics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with run_victoria_metrics(tmp_path_factory.mktemp("victoria-metrics")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def docker_stack(tmp_path_factory: pytest.TempPathFactory, demo_image: str) -> Iterator[Stack]:
+    """Two devices on Docker; the image must outlive them."""
+    with run_stack(tmp_path_factory.mktemp("docker"), "--devices", "2", "--engine", "docker") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def memory_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two devices on the memory engine."""
+    with run_stack(tmp_path_factory.mktemp("memory"), "--devices", "2", "--engine", "memory") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def fragile_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two devices on the memory engine, for tests that kill broker and cloud."""
+    with run_stack(tmp_path_factory.mktemp("fragile"), "--devices", "2", "--engine", "memory") as running:
+        yield running
