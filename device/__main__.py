@@ -18,7 +18,7 @@ from device.agent_log import configure
 from device.lifecycle import AlreadyRuns, only_one, purge, run_agent, status, wait_for_identity
 from device.settings import EngineKind, Given, Settings, settings_from
 from schemas.config import LogLevel
-from schemas.errors import FleetError
+from schemas.errors import ErrorCode, FleetError, problem
 
 _STOP_WITHIN = 2.5
 """Seconds an orderly stop may take; a thread in a TLS handshake cannot be interrupted otherwise."""
@@ -66,7 +66,10 @@ def _carry_out(command: str, settings: Settings, chosen: dict[str, Any]) -> int:
         case "status":
             found = asyncio.run(status(settings.data_dir))
             print(json.dumps(found, indent=2) if chosen["json"] else _readable(found))  # noqa: T201
-            return Exit.DONE if found["device"] else Exit.NOT_ENROLLED
+            if found["device"] is None:
+                text = f"{settings.data_dir} holds no identity"
+                return _fail(FleetError(problem(ErrorCode.DEVICE_UNKNOWN, text)), Exit.NOT_ENROLLED)
+            return Exit.DONE
         case "purge":
             with only_one(settings.data_dir):
                 kind = EngineKind(chosen["engine"]) if chosen["engine"] else None
