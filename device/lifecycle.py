@@ -70,7 +70,7 @@ def _claim(settings: Settings) -> Claim:
     if settings.enrol_url is None or not token:
         text = (
             f"{settings.data_dir} holds no identity; give --enrol-url and --token or --token-file, "
-            "which `fleet devices token` prints"
+            "which `fleet tokens create` prints"
         )
         raise NotEnrolled(problem(ErrorCode.CLAIM_UNKNOWN, text))
     return Claim(settings.enrol_url, token, settings.name, settings.labels, settings.ca_file)

@@ -192,12 +192,14 @@ class Server:
         return max(least.total_seconds(), self._left(stored.command, MARGIN))
 
     async def _begin(self, arguments: Arguments, stored: Stored) -> Answer:
+        """Journal what is the case, then act; what only looks may be done again and needs no such note."""
         if stored.status is CommandStatus.STARTED:
             return await self._resume(arguments, stored)
-        before: dict[str, str | None] = {}
         if isinstance(arguments, Start | Stop | Restart):
             before = evidence(await self._tools.engine.containers(), arguments.service)
-        await self._ledger.start(stored.id, before)
+            await self._ledger.start(stored.id, before)
+        elif _is_followed(stored.command):
+            await self._ledger.start(stored.id, {})
         self._voice.say(stored.command.name.value, stored.id, CommandStatus.STARTED)
         return await self._act(arguments, stored.command)
 
