@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class Bus:
                     qos=delivery.qos,
                     retain=delivery.retained,
                     properties=properties,
+                    timeout=math.inf,  # `wait` bounds it; aiomqtt's own bound may swallow a cancellation
                 )
         except TimeoutError as error:
             raise _unreachable("no answer") from error
@@ -163,6 +165,7 @@ class Bus:
                 for (wanted, _), code in zip(self._wanted, codes, strict=True)
                 if _number(code) >= _REFUSED
             ]
+            _heed_cancellation()
             if refused:
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {', '.join(refused)}")
             if not client.session_present:
@@ -234,6 +237,16 @@ class _Client(aiomqtt.Client):
     ) -> None:
         self.session_present = flags.session_present
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+
+def _heed_cancellation() -> None:
+    """Raise what `asyncio.wait_for` may have swallowed while aiomqtt connected.
+
+    Up to Python 3.11 it returns a result that comes at the same moment as a cancellation.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _number(code: object) -> int:
