@@ -274,7 +274,7 @@ async def test_a_batch_that_cannot_be_read_is_kept_aside_and_passed_over(
 
 async def test_junk_is_kept_aside_and_what_follows_is_read(database: Database, device: Device) -> None:
     junk = [b"", b"\xff", b"{", b"[]", b"null", b'{"a": 1e999}', b'{"status": 1}', b"[" * 10_000]
-    spoken = [
+    spoken: list[topics.UpTopic] = [
         topics.Presence(device.id),
         topics.Reported(device.id),
         topics.Result(device.id, "nonsense", uuid4()),
