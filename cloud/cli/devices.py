@@ -13,6 +13,9 @@ from cloud.cli.client import Api
 from cloud.cli.options import Json, remote
 from cloud.cli.output import BAD, GOOD, OUT, UNSURE, ago, as_json, bytes_word, coloured, online_word, table
 
+_WIDE = 120
+_SHORT_ID = 8
+
 
 @remote
 def devices(
@@ -58,26 +61,32 @@ def status(
 
 
 def devices_table(found: list[dict[str, Any]]) -> Table:
-    """Return the console's table of devices."""
+    """Return the console's table of devices; a narrow console gets the beginnings of ids."""
+    wide = OUT.width >= _WIDE
+    columns = ("NAME", "ID", "PRESENCE", "SERVICES", "ORDERS", "SEEN", *(("LABELS",) if wide else ()))
     rows = (
         (
             escape(each["name"]),
-            each["id"],
+            each["id"] if wide else each["id"][:_SHORT_ID],
             online_word(each["online"]),
             _services_word(each["services"]),
             _settled_word(each["settled"]),
-            escape(" ".join(f"{name}={value}" for name, value in each["labels"].items())),
             ago(each["seen_at"]),
+            *((_pairs(each["labels"]),) if wide else ()),
         )
         for each in found
     )
-    return table(("NAME", "ID", "PRESENCE", "SERVICES WELL", "ORDERS", "LABELS", "SEEN"), rows)
+    return table(columns, rows)
+
+
+def _pairs(labels: dict[str, str]) -> str:
+    return escape(" ".join(f"{name}={value}" for name, value in labels.items()))
 
 
 def _services_word(count: dict[str, int]) -> str:
     if not count["all"]:
         return "none"
-    text = f"{count['well']} of {count['all']}"
+    text = f"{count['well']} of {count['all']} well"
     return coloured(text, GOOD if count["well"] == count["all"] else BAD)
 
 
@@ -98,7 +107,7 @@ def _status(found: dict[str, Any]) -> Group:
         [
             ("device", f"{escape(found['name'])}  {found['id']}"),
             ("presence", f"{online_word(found['online'])}, last heard {ago(found['seen_at'])}"),
-            ("labels", escape(" ".join(f"{name}={value}" for name, value in found["labels"].items()))),
+            ("labels", _pairs(found["labels"])),
             (
                 "machine",
                 escape(
