@@ -14,7 +14,7 @@ from cloud.cli.output import OUT, as_json, bytes_word, table
 from schemas.catalogue import CATALOGUE, Unit
 
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDTH = 30
+_WIDTH = 16
 
 
 @remote

@@ -36,7 +36,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str |
     """Return a table; cells may hold rich markup, so escape what comes from outside."""
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold", no_wrap=not column)
     for row in rows:
         shown.add_row(*row)
     return shown
