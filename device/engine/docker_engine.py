@@ -20,6 +20,7 @@ from device.engine import names
 from device.engine.docker_config import container_config
 from device.engine.docker_daemon import Api, Daemon
 from device.engine.docker_faults import pull_refusal, unreachable
+from device.engine.docker_network import DeviceNetwork, lost_its_network
 from device.engine.probing import probe_address
 from device.engine.protocol import (
     Container,
@@ -56,6 +57,7 @@ class DockerEngine:
         self._facts: dict[str, reading.Facts] = {}
         self._network = names.network_name(device)
         self._labels = {names.DEVICE: str(device)}
+        self._shared = DeviceNetwork(self._daemon, self._network, self._labels)
         self._ours = {"label": f"{names.DEVICE}={device}"}
 
     @property
@@ -126,7 +128,7 @@ class DockerEngine:
         doing = f"creating {service.name}"
         if isinstance(service.health, DockerCheck):
             await self._require_healthcheck(service)
-        await self._ensure_network()
+        await self._shared.ensure()
         for volume in service.volumes:
             await self._ensure_volume(names.volume_name(self._device, volume.name))
         name = names.container_name(self._device, service.name)
@@ -143,7 +145,14 @@ class DockerEngine:
         """Start a container."""
         own = await self._own(container)
         self._facts.pop(own, None)
-        await self._daemon.call("starting the container", lambda api: api.start(own), element=container)
+        doing = "starting the container"
+        try:
+            await self._daemon.call(doing, lambda api: api.start(own), element=container)
+        except EngineRefused as error:
+            if not lost_its_network(error):
+                raise
+            await self._shared.rejoin(own)
+            await self._daemon.call(doing, lambda api: api.start(own), element=container)
 
     async def stop(self, container: str, *, grace: float) -> None:
         """Stop a container, killing it after *grace* seconds."""
@@ -317,16 +326,6 @@ class DockerEngine:
         if image is not None and not reading.has_healthcheck(image):
             text = f"creating {service.name}: {service.image} has no HEALTHCHECK; give the service a check"
             raise EngineRefused(problem(ErrorCode.ENGINE_REFUSED, text, element=service.name))
-
-    async def _ensure_network(self) -> None:
-        listed = await self._daemon.call(
-            "looking the network up", lambda api: api.networks(names=[self._network])
-        )
-        if not any(each["Name"] == self._network for each in listed):
-            await self._daemon.call(
-                "making the network",
-                lambda api: api.create_network(self._network, labels=self._labels, check_duplicate=True),
-            )
 
     async def _ensure_volume(self, name: str) -> None:
         await self._daemon.call(

@@ -1,6 +1,7 @@
 """What only Docker can show: limits, security, a daemon that is away, hangs or talks nonsense."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from device.engine import names
 from device.engine.docker_daemon import Daemon
 from device.engine.docker_engine import DockerEngine
 from device.engine.protocol import EngineRefused, EngineUnreachable, ImageNotFound
@@ -200,6 +202,7 @@ _LEAVING = """
 import asyncio
 from datetime import UTC, datetime
 from uuid import UUID
+from device.engine import names
 from device.engine.docker_daemon import Daemon
 from device.engine.docker_engine import DockerEngine
 
@@ -249,3 +252,49 @@ async def test_a_follower_that_leaves_ends_its_thread(on_docker: Kit) -> None:
     await lines.aclose()  # type: ignore[attr-defined]
 
     await eventually(lambda: asyncio.sleep(0, streams()), lambda left: not left)
+
+
+async def test_services_created_side_by_side_share_one_network(on_docker: Kit) -> None:
+    services = [on_docker.service(Role.SICK, f"service-{number}") for number in range(4)]
+
+    made = await asyncio.gather(*(on_docker.create(each) for each in services))
+
+    for container in made:
+        await on_docker.engine.start(container)
+    assert len(networks_of(made[0])) == 1
+
+
+async def test_networks_of_the_same_name_are_cleared_up(on_docker: Kit) -> None:
+    running = await on_docker.run(Role.STORE)
+    (network,) = networks_of(running)
+    for _ in range(2):  # newer daemons refuse, so that there is nothing to clear up
+        order = {"Name": network, "Labels": {names.DEVICE: device_of(running)}, "CheckDuplicate": False}
+        ask = ["curl", "-s", "--unix-socket", "/var/run/docker.sock", "http://docker/networks/create"]
+        subprocess.run([*ask, "--json", json.dumps(order)], check=True, capture_output=True)
+
+    more = await on_docker.run(Role.SICK, "more")
+
+    assert len(networks_of(running)) == 1
+    assert {each.id for each in await on_docker.engine.containers()} == {running, more}
+
+
+async def test_a_container_starts_though_its_network_was_removed_meanwhile(on_docker: Kit) -> None:
+    container = await on_docker.run(Role.STORE, ports=[{"container": 8080}])
+    await on_docker.engine.stop(container, grace=5)
+    docker("network", "rm", *networks_of(container))
+
+    await on_docker.engine.start(container)
+
+    again = await on_docker.engine.containers()
+    assert [port.container for each in again for port in each.ports] == [8080]
+    (joined,) = (await on_docker.engine.inspect(container))["NetworkSettings"]["Networks"].values()
+    assert "store" in joined["Aliases"]
+
+
+def device_of(container: str) -> str:
+    return docker("inspect", "-f", f'{{{{index .Config.Labels "{names.DEVICE}"}}}}', container)
+
+
+def networks_of(container: str) -> list[str]:
+    ours = f"label={names.DEVICE}={device_of(container)}"
+    return docker("network", "ls", "--filter", ours, "--format", "{{.Name}}").split()
