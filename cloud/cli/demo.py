@@ -78,6 +78,7 @@ def demo(
     fleet.api.post("/edge/config/update", {"target": target, "agent": {"telemetry_interval": _INTERVAL}})
     _say("live telemetry" + (" (Enter goes on)" if sys.stdin.isatty() else ""))
     _show_telemetry(fleet)
+    OUT.print()
     _finish(fleet)
 
 
