@@ -269,8 +269,7 @@ async def test_networks_of_the_same_name_are_cleared_up(on_docker: Kit) -> None:
     (network,) = networks_of(running)
     for _ in range(2):  # newer daemons refuse, so that there is nothing to clear up
         order = {"Name": network, "Labels": {names.DEVICE: device_of(running)}, "CheckDuplicate": False}
-        ask = ["curl", "-s", "--unix-socket", "/var/run/docker.sock", "http://docker/networks/create"]
-        subprocess.run([*ask, "--json", json.dumps(order)], check=True, capture_output=True)
+        post("networks/create", order)
 
     more = await on_docker.run(Role.SICK, "more")
 
@@ -289,6 +288,11 @@ async def test_a_container_starts_though_its_network_was_removed_meanwhile(on_do
     assert [port.container for each in again for port in each.ports] == [8080]
     (joined,) = (await on_docker.engine.inspect(container))["NetworkSettings"]["Networks"].values()
     assert "store" in joined["Aliases"]
+
+
+def post(path: str, body: object) -> None:
+    ask = ["curl", "-s", "--unix-socket", "/var/run/docker.sock", f"http://docker/{path}"]
+    subprocess.run([*ask, "--json", json.dumps(body)], check=True, capture_output=True)
 
 
 def device_of(container: str) -> str:
