@@ -83,6 +83,8 @@ class Course:
         self._staged: Staged | None = None
         self._watch: Watch | None = None
         self._watched = 0
+        self._ill: dict[str, ServiceReport] = {}
+        """The last report of each service while it was ill in the watched generation."""
         self._untouched = 0
         """The generation that this agent switched to and that needed no step so far."""
 
@@ -122,7 +124,8 @@ class Course:
         if self._untouched == trial.generation and look.well is not None:
             return await self._end(trial, Outcome.NO_CHANGE)
         if self._watch is None or self._watched != trial.generation:
-            self._watch, self._watched = self._watch_over(trial, now), trial.generation
+            self._watch, self._watched, self._ill = self._watch_over(trial, now), trial.generation, {}
+        self._ill |= {report.name: report for report in look.reports if report.name in look.ill}
         self._watch = looked(self._watch, well=look.well, now=now)
         match judge(self._watch, now):
             case Verdict.COMMIT:
@@ -175,8 +178,13 @@ class Course:
         return True
 
     async def _reasons(self, trial: Trial, look: Look) -> tuple[Problem, ...]:
-        """Return why the generation failed: one problem for each service that is not well."""
-        ill = [report for report in look.reports if report.name in look.ill]
+        """Return why the generation failed: one problem for each service that is not well.
+
+        One that ends again and again may be up at this moment: then it counts as it was when it was down.
+        """
+        ill = [report for report in look.reports if report.name in look.ill] or [
+            self._ill[report.name] for report in look.reports if report.restarts and report.name in self._ill
+        ]
         return tuple(
             [
                 give_up_problem(each, trial.phase, await self._last_lines(look.containers.get(each.name)))
