@@ -13,9 +13,8 @@ def p99(values: Sequence[float]) -> float:
 
 def milliseconds(name: str, seconds: Sequence[float]) -> None:
     """Print median, p99 and count of *seconds* as milliseconds."""
-    print(
-        f"{name:<44} p50 {median(seconds) * 1000:8.2f} ms   p99 {p99(seconds) * 1000:8.2f} ms   n {len(seconds)}"
-    )
+    middle, high = median(seconds) * 1000, p99(seconds) * 1000
+    print(f"{name:<44} p50 {middle:8.2f} ms   p99 {high:8.2f} ms   n {len(seconds)}")
 
 
 def ratio(name: str, ours: Sequence[float], baseline: Sequence[float], *, aim: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import tempfile
 import time
@@ -66,6 +67,7 @@ def _client(running: Stack, name: str) -> aiomqtt.Client:
         identifier=name,
         protocol=aiomqtt.ProtocolVersion.V5,
         tls_context=context,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
 
 
@@ -77,7 +79,8 @@ async def _answer(client: aiomqtt.Client, root: str) -> None:
 async def _round_trip(client: aiomqtt.Client, root: str) -> float:
     began = time.perf_counter()
     await client.publish(f"{root}/there", b'{"echo":"x"}', qos=1)
-    await anext(client.messages.__aiter__())
+    async with asyncio.timeout(30):
+        await anext(client.messages.__aiter__())
     return time.perf_counter() - began
 
 

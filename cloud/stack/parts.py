@@ -6,6 +6,7 @@ import getpass
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -14,7 +15,7 @@ from cryptography import x509
 
 from broker_config.render import write as write_broker_files
 from broker_config.settings import BrokerSettings
-from cloud.pki.authority import Authority
+from cloud.pki.authority import Authority, Credentials
 from cloud.stack.influx import influx_config
 from cloud.stack.layout import HOST, Layout, MetricsKind, StackSettings
 from cloud.stack.processes import Program
@@ -53,7 +54,7 @@ def device_name(number: int) -> str:
 def certificates(layout: Layout, now: datetime) -> Authority:
     """Return the stack's authority, with fresh certificates for broker, cloud and operator where needed."""
     authority = Authority.open(layout.pki, now=now)
-    issue = {
+    issue: dict[str, Callable[[], Credentials]] = {
         "broker": lambda: authority.issue_server(names=["localhost"], addresses=[IPv4Address(HOST)], now=now),
         "cloud": lambda: authority.issue_client(CLOUD_NAME, now=now),
         "operator": lambda: authority.issue_client(OPERATOR_NAME, now=now),

@@ -70,7 +70,8 @@ async def run(
 ) -> None:
     """Start everything, keep it up until *stopping*, end it in order.
 
-    Once everything is up, endpoints.json is written and *ready* called. Raises `StackFailed` where a part does not come up; what had started is ended.
+    Once everything is up, endpoints.json is written and *ready* called. Raises
+    `StackFailed` where a part does not come up; what had started is ended.
     """
     layout = Layout(directory)
     layout.make()
