@@ -20,7 +20,7 @@ from cloud.cli.options import DataDir, Json
 from cloud.cli.output import OUT, as_json
 from cloud.stack import detach
 from cloud.stack.layout import Endpoints, EngineKind, Layout, MetricsKind, StackSettings
-from cloud.stack.up import Report, StackFailed, Step, StepState
+from cloud.stack.progress import Report, StackFailed, Step, StepState
 
 _Port = Annotated[int, typer.Option(min=0, max=65535)]
 

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from cloud.stack.layout import StackSettings
-from cloud.stack.up import StackFailed, Step, run, stop_on_signals
+from cloud.stack.progress import StackFailed, Step
+from cloud.stack.up import run, stop_on_signals
 
 
 async def _main(directory: Path, settings: StackSettings, progress: int) -> int:

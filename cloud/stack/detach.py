@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloud.stack.layout import EngineKind, Layout, StackSettings
 from cloud.stack.processes import MARK, end_all, last_words, members
-from cloud.stack.up import Report, StackFailed, Step, StepState
+from cloud.stack.progress import Report, StackFailed, Step, StepState
 
 _PURGE_PATIENCE = 120
 

@@ -8,9 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from cloud.stack import parts
 from cloud.stack.layout import HOST, Endpoints, Layout, MetricsKind, StackSettings, save, save_secret
 from cloud.stack.ports import PortTaken, choose
 from cloud.stack.processes import Program, Supervisor, end_all, last_words, members
+from cloud.stack.progress import Report, StackFailed, Step, StepState
 from cloud.store import keys
 from cloud.store.database import Database
 
@@ -28,33 +27,7 @@ _TOO_OFTEN = 2
 """Ends of one program during the start that are taken for a failure."""
 
 
-class StepState(StrEnum):
-    """How a step of the start is going."""
-
-    BEGUN = "begun"
-    DONE = "done"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of progress: which part, how it is, and the details for a person."""
-
-    part: str
-    state: StepState
-    detail: str = ""
-
-
-Report = Callable[[Step], None]
 Ready = Callable[[], Awaitable[str]]
-
-
-class StackFailed(Exception):  # noqa: N818 - says what happened
-    """A part did not come up; carries which, and why with the end of its log."""
-
-    def __init__(self, part: str, why: str) -> None:
-        super().__init__(f"{part}: {why}")
-        self.part = part
-        self.why = why
 
 
 class _NotYet(Exception):  # noqa: N818
