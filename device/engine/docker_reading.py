@@ -101,8 +101,13 @@ def in_words(seconds: float) -> str:
 
 
 def container(listed: Json, known: Facts) -> Container:
-    """Return a container from its entry in a listing and what is known besides."""
+    """Return a container from its entry in a listing and what is known besides.
+
+    Docker tells of an end before its own listing shows it (some 50 ms), so an inspection that says so wins.
+    """
     labels = _part(listed, "Labels")
+    state = _state(str(listed.get("State", "")))
+    behind = state is ContainerState.RUNNING and known.exit_code is not None
     return Container(
         id=str(listed.get("Id", "")),
         name=name(listed),
@@ -111,8 +116,8 @@ def container(listed: Json, known: Facts) -> Container:
         image_id=str(listed.get("ImageID", "")),
         fingerprint=labels.get(names.FINGERPRINT, ""),
         generation=int(labels.get(names.GENERATION) or 0),
-        state=_state(str(listed.get("State", ""))),
-        health=_health(str(listed.get("Status", ""))),
+        state=ContainerState.EXITED if behind else state,
+        health=Health.NONE if behind else _health(str(listed.get("Status", ""))),
         created_at=datetime.fromtimestamp(listed.get("Created") or 0, UTC),
         started_at=known.started_at,
         finished_at=known.finished_at,

@@ -17,7 +17,13 @@ import pytest
 from device.engine import names
 from device.engine.docker_daemon import Daemon
 from device.engine.docker_engine import DockerEngine
-from device.engine.protocol import EngineRefused, EngineUnreachable, ImageNotFound
+from device.engine.protocol import (
+    ContainerState,
+    EngineEventKind,
+    EngineRefused,
+    EngineUnreachable,
+    ImageNotFound,
+)
 from schemas.desired import HttpCheck
 from schemas.errors import FailureClass
 from schemas.reported import Health
@@ -252,6 +258,15 @@ async def test_a_follower_that_leaves_ends_its_thread(on_docker: Kit) -> None:
     await lines.aclose()  # type: ignore[attr-defined]
 
     await eventually(lambda: asyncio.sleep(0, streams()), lambda left: not left)
+
+
+async def test_a_container_is_listed_as_ended_as_soon_as_its_end_is_told(on_docker: Kit) -> None:
+    container = await on_docker.run(Role.STORE)
+    async with on_docker.events() as told:
+        await asyncio.to_thread(docker, "kill", container)
+        await told(EngineEventKind.DIED)
+
+        assert (await on_docker.seen(container)).state is ContainerState.EXITED
 
 
 async def test_services_created_side_by_side_share_one_network(on_docker: Kit) -> None:

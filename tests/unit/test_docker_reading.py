@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from device.engine import docker_reading as reading
-from device.engine.protocol import EngineEventKind
+from device.engine.protocol import ContainerState, EngineEventKind
+from schemas.reported import Health
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -163,3 +164,11 @@ def test_an_answer_without_its_fields_is_read_without_an_error() -> None:
     assert reading.container({}, known).id == ""
     assert reading.event({}).kind is EngineEventKind.OTHER
     assert reading.info({}).name == "docker"
+
+
+def test_an_inspection_wins_over_a_listing_that_does_not_show_the_end_yet() -> None:
+    listed = {"Id": "a", "State": "running", "Status": "Up 5 seconds (healthy)"}
+
+    seen = reading.container(listed, facts(started=5, finished=0, code=137))
+
+    assert (seen.state, seen.health) == (ContainerState.EXITED, Health.NONE)
