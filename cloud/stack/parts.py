@@ -84,7 +84,12 @@ def broker(layout: Layout, settings: StackSettings, authority: Authority) -> Pro
             topic_root=settings.topic_root,
         )
     )
-    return Program("broker", [_binary("mosquitto"), "-c", str(configuration)], layout.log("broker"))
+    return Program(
+        "broker",
+        [_binary("mosquitto"), "-c", str(configuration)],
+        layout.log("broker"),
+        folders=[folder / "state"],
+    )
 
 
 def influx(layout: Layout, settings: StackSettings) -> Program:

@@ -25,13 +25,17 @@ _LAST_WORDS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One child: its name, command line, what is added to the environment, and its log file."""
+    """One child: its name, command line, what is added to the environment, its log file and its folders.
+
+    The folders are made before each start: a program that lost its own must not come up without.
+    """
 
     name: str
     arguments: Sequence[str]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     grace: float = 10.0
+    folders: Sequence[Path] = ()
 
 
 def pause_before(failures: int) -> float:
@@ -85,6 +89,8 @@ class Supervisor:
             await self._spawn(program)
 
     async def _spawn(self, program: Program) -> None:
+        for folder in program.folders:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {**os.environ, **program.environment, MARK: str(self._directory)}
         with program.log.open("ab") as log:
             self._processes[program.name] = await asyncio.create_subprocess_exec(
