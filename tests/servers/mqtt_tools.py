@@ -89,16 +89,17 @@ def device_arguments(stack: Stack, folder: Path) -> list[str]:
 
 
 @contextmanager
-def listening(stack: Stack, *filters: str) -> Iterator[Listener]:
-    """Run mosquitto_sub with the operator's certificate on *filters*, which begin after the root.
+def listening(stack: Stack, *filters: str, who: str = "operator") -> Iterator[Listener]:
+    """Run mosquitto_sub with the certificate of *who* (or `cloud`) on *filters*, which begin after the root.
 
     The block begins when the subscription stands.
     """
     root = stack.endpoints["topic_root"]
     wanted = [word for each in filters for word in ("-t", f"{root}/{each}")]
+    pass_ = [word.replace("/passes/operator.", f"/passes/{who}.") for word in stack.mqtt()]
     process = subprocess.Popen(
         [
-            *("stdbuf", "-oL", "mosquitto_sub", *stack.mqtt(), *wanted),
+            *("stdbuf", "-oL", "mosquitto_sub", *pass_, *wanted),
             *("-q", "1", "-V", "5", "-d", "-F", "MESSAGE %r %t %p"),
         ],
         stdout=subprocess.PIPE,
