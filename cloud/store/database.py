@@ -27,7 +27,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from cloud.store import migrations
+from cloud.store import migrations, sqlite_connection
 from schemas.errors import ErrorCode, FleetError, problem, refuse, shown
 
 Session: TypeAlias = AsyncSession
@@ -69,7 +69,12 @@ class Database:
         # A transaction takes the write lock with its first change, not with its first look: one that
         # looked, waited for another writer and then wrote would be refused at once, without waiting.
         engine = create_async_engine(
-            parsed, connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": "IMMEDIATE"}
+            parsed,
+            connect_args={
+                "timeout": BUSY_TIMEOUT,
+                "isolation_level": "IMMEDIATE",
+                "async_creator_fn": sqlite_connection.connect,
+            },
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return cls(engine)
