@@ -16,6 +16,7 @@ from cloud.bus import Broker, Bus
 from cloud.commands import Commander
 from cloud.consumers.dispatch import OCCURRENCES, STATES, Dispatcher
 from cloud.deployments import Deployer
+from cloud.enrolled import Enrolled
 from cloud.feed import Feed
 from cloud.ingest.consumer import Ingest
 from cloud.metrics.influx import InfluxMetrics, InfluxSettings
@@ -47,7 +48,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         metrics = open_metrics(settings)
         stack.push_async_callback(metrics.close)
 
-        dispatcher = Dispatcher(database, topics, feed, now, random)
+        enrolled = Enrolled()
+        dispatcher = Dispatcher(database, topics, feed, enrolled, now, random)
         bus = Bus(
             Broker(settings.mqtt_host, settings.mqtt_port, settings.mqtt_client, tls),
             topics,
@@ -56,7 +58,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             handler=dispatcher.handle,
             random=random,
         )
-        commander = Commander(database, bus, feed, now)
+        commander = Commander(database, bus, feed, enrolled, now)
         deployer = Deployer(database, bus, feed, now)
         ingest = Ingest(
             Broker(settings.mqtt_host, settings.mqtt_port, settings.ingest_client, tls),

@@ -1,9 +1,10 @@
 """The cloud's door to the broker: one durable MQTT 5 session.
 
-Messages come to one handler, one after the other, and PUBACK is sent only when
-the handler is done with a message (or says so later, see `Incoming.ack`). What
-a process had in hand when it died is delivered again, and a handler that waits
-for a database holds the broker back instead of filling the memory.
+Messages come to one handler, in their order and as many at once as have arrived
+while it was busy. PUBACK is sent only when the handler is done with a message (or
+says so later, see `Incoming.ack`). What a process had in hand when it died is
+delivered again, and a handler that waits for a database holds the broker back
+instead of filling the memory.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Incoming:
     """Tell the broker that the message is done with; later calls, and calls after a reconnect, do nothing."""
 
 
-Handler = Callable[[Incoming], Awaitable[None]]
+Handler = Callable[[Sequence[Incoming]], Awaitable[None]]
 
 
 class Bus:
@@ -80,7 +81,7 @@ class Bus:
         filters: Sequence[str],
         states: Sequence[str] = (),
         handler: Handler,
-        in_hand: int = 100,
+        in_hand: int = 200,
         random: Random,
     ) -> None:
         """Take at most *in_hand* messages that are not acknowledged yet; *handler* acknowledges each.
@@ -176,8 +177,8 @@ class Bus:
             self._client = client
             log.info("%s: connected to %s:%s", self._broker.client, self._broker.host, self._broker.port)
             try:
-                async for message in client.messages:
-                    await self._handler(client.incoming(message))
+                while True:
+                    await self._handler(await client.arrived())
             finally:
                 client.wake()
 
@@ -213,7 +214,14 @@ class _Client(aiomqtt.Client):
         for wait in self.waiting:
             wait.reschedule(now)
 
-    def incoming(self, message: aiomqtt.Message) -> Incoming:
+    async def arrived(self) -> list[Incoming]:
+        """Return everything that has arrived, at least one message. Raises MqttError when the link breaks."""
+        found = [await anext(self.messages)]
+        while not self._queue.empty():
+            found.append(self._queue.get_nowait())
+        return [self._incoming(message) for message in found]
+
+    def _incoming(self, message: aiomqtt.Message) -> Incoming:
         """Return *message* with the means to acknowledge it on this very connection."""
         acknowledged = False
 

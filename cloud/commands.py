@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from cloud.bus import Bus
-from cloud.feed import Feed
-from cloud.store import commands, devices, events
+from cloud.enrolled import Enrolled
+from cloud.feed import Ended, Feed, Told
+from cloud.store import commands, events
 from cloud.store.database import Database
 from cloud.store.tables import CommandRow
 from schemas import topics
@@ -35,8 +36,11 @@ SHORTEST_TIMEOUT = 1.0
 class Commander:
     """Orders commands and sees to it that each gets an answer or is called unanswered."""
 
-    def __init__(self, database: Database, bus: Bus, feed: Feed, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, bus: Bus, feed: Feed, enrolled: Enrolled, now: Callable[[], datetime]
+    ) -> None:
         self._database = database
+        self._enrolled = enrolled
         self._bus = bus
         self._feed = feed
         self._now = now
@@ -61,12 +65,11 @@ class Commander:
         now = self._now()
         wanted = _command(command or uuid4(), name, arguments, timeout=timeout, by=by, now=now)
         async with self._database.session() as session:
-            await devices.require(session, device)
-            known = await commands.get(session, wanted.id) is not None
-            row = await commands.create(session, wanted, device, now)
-        self._feed.notify()
-        if not known:
-            await self._send(row)
+            await self._enrolled.require(session, device)
+            new = await commands.insert(session, wanted, device, now)
+            row = new or await commands.same(session, wanted, device)
+        if new is not None:
+            await self._send(new)
         return row
 
     async def sweep(self) -> None:
@@ -77,7 +80,8 @@ class Commander:
             for row in given_up:
                 await events.append(session, events.Kind.RESULT, row.device, commands.told(row), now)
         if given_up:
-            self._feed.notify()
+            told = {Told(row.device) for row in given_up}
+            self._feed.notify(Told(), *told, *(Ended(row.id) for row in given_up))
         if not self._bus.connected:
             return
         async with self._database.session() as session:

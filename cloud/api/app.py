@@ -22,6 +22,7 @@ from cloud.api import (
     openapi,
 )
 from cloud.api.attempts import Attempts
+from cloud.api.callers import Callers
 from cloud.api.door import Door
 from cloud.services import Services
 from schemas.desired import DeploymentConfig
@@ -69,6 +70,7 @@ def create_api(services: Services) -> Api:
     app = describe()
     app.state.services = services
     app.state.attempts = Attempts()
+    app.state.callers = Callers()
     return app
 
 

@@ -3,6 +3,7 @@
 # ruff: noqa: D401 - a handler's docstring describes the operation, whose summary is the imperative
 
 from typing import Annotated, Any
+from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, Field
@@ -21,6 +22,7 @@ from cloud.api.envelope import ALWAYS, ASKED, GUARDED, READ, Envelope, refusals
 from cloud.api.openapi import takes
 from cloud.api.paging import PageQuery, before
 from cloud.api.waiting import Waiting, wait_until
+from cloud.feed import Ended, Watch
 from cloud.services import Services
 from cloud.store import commands, devices
 from cloud.store.tables import CommandRow
@@ -135,15 +137,17 @@ async def order_command(
     """
     name = CommandName(order.name)
     _check_arguments(name, order.arguments)
-    ordered = await services.commander.order(
-        device,
-        name,
-        order.arguments,
-        timeout=order.timeout,
-        by=caller.signature,
-        command=order.id,
-    )
-    row = await _newest(services, ordered, request, waiting.wait)
+    command = order.id or uuid4()
+    with services.feed.watch(Ended(command)) as watch:
+        ordered = await services.commander.order(
+            device,
+            name,
+            order.arguments,
+            timeout=order.timeout,
+            by=caller.signature,
+            command=command,
+        )
+        row = await _newest(services, ordered, watch, request, waiting.wait)
     view = _view(row)
     response.status_code = 200 if view.final else 202
     return Envelope[CommandView](data=view, message=_sentence(view))
@@ -161,9 +165,10 @@ async def get_command(
     request: Request, command: CommandId, waiting: Annotated[Waiting, query(Waiting)], services: Parts
 ) -> Envelope[CommandView]:
     """With `wait`, answers as soon as the command has ended."""
-    async with services.database.session() as session:
-        row = await commands.require(session, command)
-    view = _view(await _newest(services, row, request, waiting.wait))
+    with services.feed.watch(Ended(command)) as watch:
+        async with services.database.session() as session:
+            row = await commands.require(session, command)
+        view = _view(await _newest(services, row, watch, request, waiting.wait))
     return Envelope[CommandView](data=view, message=_sentence(view))
 
 
@@ -197,15 +202,16 @@ def _check_arguments(name: CommandName, arguments: dict[str, Any]) -> None:
         raise Unreadable(told.model_copy(update={"field": field, "message": message})) from error
 
 
-async def _newest(services: Services, row: CommandRow, request: Request, seconds: float) -> CommandRow:
-    if seconds == 0 or _over(row):
-        return row
-
+async def _newest(
+    services: Services, row: CommandRow, watch: Watch, request: Request, seconds: float
+) -> CommandRow:
     async def look() -> CommandRow:
         async with services.database.session() as session:
             return await commands.require(session, row.id)
 
-    return await wait_until(look, _over, request=request, feed=services.feed, seconds=seconds)
+    return await wait_until(
+        look, _over, first=row, watch=watch, feed=services.feed, request=request, seconds=seconds
+    )
 
 
 def _over(row: CommandRow) -> bool:

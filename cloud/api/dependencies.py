@@ -12,6 +12,7 @@ from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from cloud.api.callers import Callers, Key
 from cloud.api.openapi import parameters
 from cloud.services import Services
 from cloud.store import keys
@@ -30,11 +31,21 @@ Model = TypeVar("Model", bound=BaseModel)
 Asked = TypeVar("Asked", bound=Document)
 
 
-def _services(request: Request) -> Services:
+# All dependencies are coroutines, those that wait for nothing too: the frame runs others in threads.
+
+
+async def _services(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 
 Parts = Annotated[Services, Depends(_services)]
+
+
+async def _callers(request: Request) -> Callers:
+    return cast("Callers", request.app.state.callers)
+
+
+Remembered = Annotated[Callers, Depends(_callers)]
 
 
 class Scope(StrEnum):
@@ -85,19 +96,31 @@ def needs(scope: Scope) -> Any:
 
     async def caller(
         services: Parts,
+        callers: Remembered,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER, scopes=[scope.value])],
     ) -> Caller:
         if bearer is None:
             refuse(ErrorCode.AUTH_MISSING, "send an API key: `Authorization: Bearer flk_...`")
-        async with services.database.session() as session:
-            row = await keys.verify(session, bearer.credentials, services.now())
-            found = Caller(row.id, row.name, frozenset(row.scopes))
+        key = await _key(services, callers, bearer.credentials)
+        found = Caller(key.id, key.name, key.scopes)
         if not found.may(scope):
             held = ", ".join(sorted(found.scopes)) or "none"
             refuse(ErrorCode.AUTH_SCOPE, f"this needs the scope {scope}; the key {found.key} has {held}")
         return found
 
     return Depends(caller)
+
+
+async def _key(services: Services, callers: Callers, presented: str) -> Key:
+    """Return the key *presented*, found good now or a moment ago. Raises as `keys.verify` does."""
+    now, since = services.now(), callers.revocations
+    if (known := callers.get(presented, now)) is not None:
+        return known
+    async with services.database.session() as session:
+        row = await keys.verify(session, presented, now)
+    key = Key(row.id, row.name, frozenset(row.scopes), row.expires_at)
+    callers.remember(presented, key, now, since=since)
+    return key
 
 
 def body(model: type[Model]) -> Any:
@@ -136,7 +159,7 @@ def query(model: type[Asked]) -> Any:
     """
     forms = forms_of(model)
 
-    def read_query(request: Request) -> Asked:
+    async def read_query(request: Request) -> Asked:
         return fit_query(model, request.query_params.multi_items(), forms)
 
     return Depends(read_query)
@@ -201,19 +224,19 @@ def _path_id(description: str) -> Any:
     return Path(description=description, json_schema_extra={"format": "uuid"})
 
 
-def _device_id(device: Annotated[str, _path_id("The device's id.")]) -> UUID:
+async def _device_id(device: Annotated[str, _path_id("The device's id.")]) -> UUID:
     return read_id(device, ErrorCode.DEVICE_BAD_ID, "device")
 
 
-def _command_id(command: Annotated[str, _path_id("The command's id.")]) -> UUID:
+async def _command_id(command: Annotated[str, _path_id("The command's id.")]) -> UUID:
     return read_id(command, ErrorCode.VALUE_WRONG_TYPE, "command")
 
 
-def _deployment_id(deployment: Annotated[str, _path_id("The deployment's id.")]) -> UUID:
+async def _deployment_id(deployment: Annotated[str, _path_id("The deployment's id.")]) -> UUID:
     return read_id(deployment, ErrorCode.VALUE_WRONG_TYPE, "deployment")
 
 
-def _release_id(release: Annotated[str, _path_id("The release's id.")]) -> UUID:
+async def _release_id(release: Annotated[str, _path_id("The release's id.")]) -> UUID:
     return read_id(release, ErrorCode.VALUE_WRONG_TYPE, "release")
 
 

@@ -23,6 +23,7 @@ from cloud.api.envelope import ALWAYS, ASKED, GUARDED, READ, Envelope, refusals
 from cloud.api.openapi import takes
 from cloud.api.paging import PageQuery, before
 from cloud.api.waiting import Waiting, wait_until
+from cloud.feed import Ended
 from cloud.store import deployments, releases
 from cloud.store.deployments import DeviceProgress, DeviceState
 from cloud.store.tables import DeploymentRow, ReleaseRow
@@ -206,9 +207,16 @@ async def get_deployment(
             row = await deployments.require(session, deployment)
             return _status(row, await deployments.progress(session, deployment))
 
-    status = await wait_until(
-        look, lambda found: found.ended, request=request, feed=services.feed, seconds=waiting.wait
-    )
+    with services.feed.watch(Ended(deployment)) as watch:
+        status = await wait_until(
+            look,
+            lambda found: found.ended,
+            first=await look(),
+            watch=watch,
+            feed=services.feed,
+            request=request,
+            seconds=waiting.wait,
+        )
     told = ", ".join(f"{count} {state}" for state, count in status.states.items())
     return Envelope[DeploymentStatus](data=status, message=told)
 

@@ -129,5 +129,4 @@ async def change_device(
         row = await devices.set_labels(session, device, labels)
         if patch.name is not None:
             row.name = patch.name
-    services.feed.notify()
     return Envelope[DeviceSummary](data=summary_of_device(row, bus_connected=services.bus_connected()))

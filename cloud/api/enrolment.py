@@ -16,6 +16,7 @@ from cloud.api.dependencies import NO_QUERY, Parts, Scope, body, needs
 from cloud.api.envelope import ALWAYS, GUARDED, READ, Envelope, refusals
 from cloud.api.errors import TooManyAttempts
 from cloud.api.openapi import takes
+from cloud.feed import Told
 from cloud.pki.enrolment import Identity, Issued, identity_of, issue
 from cloud.services import Services
 from cloud.store import enrolment, events
@@ -175,5 +176,5 @@ async def _let_in(services: Services, claim: EnrolmentRequest, identity: Identit
         )
         if new:
             await events.append(session, events.Kind.ENROLLED, identity.device, {"name": claim.name}, now)
-    services.feed.notify()
+    services.feed.notify(Told(), Told(identity.device))
     return issued

@@ -14,6 +14,7 @@ from cloud.api.dependencies import Parts, Scope, needs, query, read_id
 from cloud.api.envelope import ALWAYS, ASKED, GUARDED, refusals
 from cloud.api.openapi import takes
 from cloud.api.waiting import LOOK_EVERY
+from cloud.feed import Told
 from cloud.services import Services
 from cloud.store import events
 from cloud.store.events import Kind
@@ -113,19 +114,19 @@ async def _stream(
 ) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
     quiet_since = monotonic()
-    while not services.feed.closed and not await request.is_disconnected():
-        version = services.feed.version
-        async with services.database.session() as session:
-            rows = await events.after(session, last, kinds=kinds, device=device, limit=BATCH)
-        last = rows[-1].id if rows else last
-        if text := "".join(_print(row) for row in rows if _of_command(row, command)):
-            yield text
-            quiet_since = monotonic()
-        elif monotonic() - quiet_since >= HEARTBEAT:
-            yield ": still here\n\n"
-            quiet_since = monotonic()
-        if len(rows) < BATCH:
-            await services.feed.wait(LOOK_EVERY, since=version)
+    with services.feed.watch(Told(device)) as watch:
+        while not services.feed.closed and not await request.is_disconnected():
+            async with services.database.session() as session:
+                rows = await events.after(session, last, kinds=kinds, device=device, limit=BATCH)
+            last = rows[-1].id if rows else last
+            if text := "".join(_print(row) for row in rows if _of_command(row, command)):
+                yield text
+                quiet_since = monotonic()
+            elif monotonic() - quiet_since >= HEARTBEAT:
+                yield ": still here\n\n"
+                quiet_since = monotonic()
+            if len(rows) < BATCH:
+                await watch.wait(LOOK_EVERY)
 
 
 def _of_command(row: EventRow, command: str | None) -> bool:

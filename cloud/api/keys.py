@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import Field, StringConstraints
 
-from cloud.api.dependencies import NO_QUERY, Caller, Parts, Scope, body, needs
+from cloud.api.dependencies import NO_QUERY, Caller, Parts, Remembered, Scope, body, needs
 from cloud.api.envelope import ALWAYS, ASKED, GUARDED, READ, Envelope, refusals
 from cloud.api.openapi import takes
 from cloud.store import keys
@@ -112,11 +112,12 @@ async def create_key(
     responses=refusals(*GUARDED, *ASKED, ErrorCode.KEY_UNKNOWN, *ALWAYS),
 )
 async def revoke_key(
-    key: Annotated[str, Path(description="The key's id, as listed.")], services: Parts
+    key: Annotated[str, Path(description="The key's id, as listed.")], services: Parts, callers: Remembered
 ) -> Envelope[KeyView]:
     """It is refused from now on, for good; its row stays for the record. May be repeated."""
     async with services.database.session() as session:
         row = await keys.revoke(session, key, services.now())
+    callers.revoked()
     return Envelope[KeyView](data=_view(row), message=f"key {row.id} is revoked")
 
 

@@ -114,7 +114,7 @@ class CatalogueView(Message):
     measurements: list[MeasurementView]
 
 
-def _read(request: Request) -> tuple[MetricsQuery, dict[str, str]]:
+async def _read(request: Request) -> tuple[MetricsQuery, dict[str, str]]:
     """Return the query and the wanted tags, which stand in it as `tag.NAME=value`."""
     items = request.query_params.multi_items()
     tags = {name.removeprefix(_TAG): value for name, value in items if name.startswith(_TAG)}

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from fastapi import Request
 from pydantic import Field
 
-from cloud.feed import Feed
+from cloud.feed import Feed, Watch
 from schemas.base import Document
 
 LOOK_EVERY = 1.0
@@ -31,19 +31,23 @@ async def wait_until(
     look: Callable[[], Awaitable[Found]],
     done: Callable[[Found], bool],
     *,
-    request: Request,
+    first: Found,
+    watch: Watch,
     feed: Feed,
+    request: Request,
     seconds: float,
 ) -> Found:
     """Return what *look* answers, as soon as it is *done* or *seconds* have passed.
 
-    Ends early when the client went away or the server stops.
+    It is looked when *watch* wakes us, which was taken before *first* was seen. Ends early when the client
+    went away or the server stops.
     """
     end = monotonic() + seconds
-    while True:
-        version = feed.version
-        found = await look()
+    found = first
+    while not done(found) and not feed.closed:
         left = end - monotonic()
-        if done(found) or left <= 0 or feed.closed or await request.is_disconnected():
-            return found
-        await feed.wait(min(LOOK_EVERY, left), since=version)
+        if left <= 0 or await request.is_disconnected():
+            break
+        await watch.wait(min(LOOK_EVERY, left))
+        found = await look()
+    return found

@@ -1,33 +1,28 @@
-"""`up/event`, `up/alert` and `up/chunk`: what goes into the diary as it comes."""
+"""`up/event`, `up/alert` and `up/chunk`: what goes into the diary as it comes. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from cloud.store import events
-from cloud.store.database import Session
+from cloud.store.events import Entry, Kind
 from schemas import topics
 from schemas.base import jsonable
 from schemas.commands import LogChunk
 from schemas.reported import DeviceEvent
 
 
-async def record(session: Session, topic: topics.Event, occurrence: DeviceEvent, now: datetime) -> None:
-    """Keep an event of a device."""
-    data = {"what": topic.kind, **jsonable(occurrence)}
-    await events.append(session, events.Kind.EVENT, topic.device, data, now)
+def entry(topic: topics.Event, occurrence: DeviceEvent, now: datetime) -> Entry:
+    """Return what the diary keeps of an event of a device."""
+    return Entry(Kind.EVENT, topic.device, {"what": topic.kind, **jsonable(occurrence)}, now)
 
 
-async def record_alert(
-    session: Session, topic: topics.Alert, alert: dict[str, Any] | None, now: datetime
-) -> None:
-    """Keep an alert the device raised itself; None: it is over."""
+def alert_entry(topic: topics.Alert, alert: dict[str, Any] | None, now: datetime) -> Entry:
+    """Return what the diary keeps of an alert the device raised itself; None: it is over."""
     data = {"rule": topic.rule, "raised": alert is not None, "data": alert or {}}
-    await events.append(session, events.Kind.ALERT, topic.device, data, now)
+    return Entry(Kind.ALERT, topic.device, data, now)
 
 
-async def record_chunk(session: Session, topic: topics.Chunk, chunk: LogChunk, now: datetime) -> None:
-    """Keep a piece of followed logs for a while."""
-    data = {"command": str(topic.transfer), **jsonable(chunk)}
-    await events.append(session, events.Kind.CHUNK, topic.device, data, now)
+def chunk_entry(topic: topics.Chunk, chunk: LogChunk, now: datetime) -> Entry:
+    """Return a piece of followed logs as the diary keeps it for a while."""
+    return Entry(Kind.CHUNK, topic.device, {"command": str(topic.transfer), **jsonable(chunk)}, now)

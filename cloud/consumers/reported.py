@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from cloud.store import configs, deployments, devices, events
+from cloud.store import configs, deployments, devices
 from cloud.store.database import Session
+from cloud.store.events import Entry, Kind
 from schemas.base import jsonable
 from schemas.reported import Reported
 
 
-async def record(session: Session, device: UUID, reported: Reported, now: datetime) -> bool:
-    """Store *reported* and what follows from it; return whether it was news."""
-    row = await devices.require(session, device)
-    before = None if row.reported is None else Reported.model_validate(row.reported)
+async def record(
+    session: Session, device: UUID, reported: Reported, before: Reported | None, now: datetime
+) -> Sequence[Entry] | None:
+    """Store *reported* and what follows from it; return what the diary is to tell, None if it was no news.
+
+    *before* is the report stored last. What followed from it is stored too, so it need not be tried again.
+    """
     if not await devices.record_reported(session, device, reported):
-        return False
-    ended = await deployments.record_outcome(session, device, reported, now)
-    applied = await configs.record_applied(session, device, reported.config_version, now)
+        return None
+    entries: list[Entry] = []
     if differs(before, reported):
-        await events.append(session, events.Kind.REPORTED, device, told(reported), now)
-    if ended is not None:
-        story = {
-            "what": "ended",
-            "deployment": None if ended.deployment is None else str(ended.deployment),
-            "generation": ended.generation,
-            "outcome": ended.outcome,
-            "problems": ended.problems,
-        }
-        await events.append(session, events.Kind.DEPLOYMENT, device, story, now)
-    if applied:
-        story = {"what": "applied", "version": reported.config_version}
-        await events.append(session, events.Kind.CONFIG, device, story, now)
-    return True
+        entries.append(Entry(Kind.REPORTED, device, told(reported), now))
+        entries += await _ended(session, device, reported, now)
+    if before is None or before.config_version != reported.config_version:
+        entries += await _applied(session, device, reported.config_version, now)
+    return entries
+
+
+async def _ended(session: Session, device: UUID, reported: Reported, now: datetime) -> Sequence[Entry]:
+    ended = await deployments.record_outcome(session, device, reported, now)
+    if ended is None:
+        return []
+    story = {
+        "what": "ended",
+        "deployment": None if ended.deployment is None else str(ended.deployment),
+        "generation": ended.generation,
+        "outcome": ended.outcome,
+        "problems": ended.problems,
+    }
+    return [Entry(Kind.DEPLOYMENT, device, story, now, ends=ended.deployment)]
+
+
+async def _applied(session: Session, device: UUID, version: int, now: datetime) -> Sequence[Entry]:
+    if not await configs.record_applied(session, device, version, now):
+        return []
+    return [Entry(Kind.CONFIG, device, {"what": "applied", "version": version}, now)]
 
 
 def differs(before: Reported | None, after: Reported) -> bool:

@@ -99,9 +99,10 @@ class Ingest:
                 for each in await self._store(arrived):
                     each.incoming.ack()
 
-    async def _take(self, incoming: Incoming) -> None:
-        batch = decode(incoming.topic, incoming.payload, known=self._topics, now=self._now())
-        await self._arrived.put(_Arrived(incoming, batch))
+    async def _take(self, arrived: Sequence[Incoming]) -> None:
+        for incoming in arrived:
+            batch = decode(incoming.topic, incoming.payload, known=self._topics, now=self._now())
+            await self._arrived.put(_Arrived(incoming, batch))
 
     async def _gather(self) -> list[_Arrived]:
         """Return messages for one write: enough of them, or those that came in time."""

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, Table, Update, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import CommandRow
-from cloud.store.upsert import insert_missing
+from cloud.store.upsert import insert_one_missing
 from schemas.base import jsonable
 from schemas.commands import DEFAULT_TIMEOUT, Command, CommandResult, CommandStatus
 from schemas.errors import ErrorCode, refuse
@@ -24,6 +24,7 @@ LONGEST_WAIT = timedelta(seconds=30)
 BY_TOPIC = "topic"
 """Who ordered a command that only its result tells of: somebody who published to the device's topic."""
 
+_TABLE = cast("Table", CommandRow.__table__)
 _OPEN = [
     status.value for status in CommandStatus if not status.final and status is not CommandStatus.UNANSWERED
 ]
@@ -35,9 +36,17 @@ def wait_after(sends: int) -> timedelta:
 
 
 async def create(session: AsyncSession, command: Command, device: UUID, now: datetime) -> CommandRow:
-    """Store the intent; the caller sends it for the first time after the commit.
+    """Store the intent and return its row; the same id with the same content returns what is stored.
 
-    The same id with the same content returns what is stored. Raises FleetError `command.id_conflict`.
+    Raises FleetError `command.id_conflict`.
+    """
+    return await insert(session, command, device, now) or await same(session, command, device)
+
+
+async def insert(session: AsyncSession, command: Command, device: UUID, now: datetime) -> CommandRow | None:
+    """Store the intent and return its row, or None if the id is taken.
+
+    The caller sends the command for the first time after the commit.
     """
     values = _values(command.id, device, command.name, now) | {
         "arguments": command.arguments,
@@ -47,7 +56,13 @@ async def create(session: AsyncSession, command: Command, device: UUID, now: dat
         "sends": 1,
         "next_send_at": now + wait_after(1),
     }
-    await insert_missing(session, CommandRow, [values])
+    if not await insert_one_missing(session, CommandRow, values):
+        return None
+    return CommandRow(**values, data=None, error=None)
+
+
+async def same(session: AsyncSession, command: Command, device: UUID) -> CommandRow:
+    """Return the row with the id of *command*. Raises FleetError `command.id_conflict` if it is another."""
     row = await require(session, command.id)
     if (row.device, row.name, row.arguments) != (device, command.name, command.arguments):
         message = f"command {command.id} exists and is another ({row.name}); use a new id"
@@ -55,8 +70,8 @@ async def create(session: AsyncSession, command: Command, device: UUID, now: dat
     return row
 
 
-async def note(session: AsyncSession, device: UUID, command: UUID, name: str, now: datetime) -> None:
-    """Make a row for a command the store does not know yet: it was published to the topic by others."""
+async def note(session: AsyncSession, device: UUID, command: UUID, name: str, now: datetime) -> bool:
+    """Make a row for a command that was published to the topic by others; return False if there is one."""
     values = _values(command, device, name, now) | {
         "arguments": {},
         "issued_at": now,
@@ -65,33 +80,54 @@ async def note(session: AsyncSession, device: UUID, command: UUID, name: str, no
         "sends": 0,
         "next_send_at": None,
     }
-    await insert_missing(session, CommandRow, [values])
+    return await insert_one_missing(session, CommandRow, values)
+
+
+def _recording(status: CommandStatus) -> Update:
+    """Return the guarded update by a word of *status*: only what it may follow gives way to it."""
+    earlier = [each.value for each in CommandStatus if status.may_follow(each)]
+    return (
+        update(_TABLE)
+        .where(
+            _TABLE.c.id == bindparam("command"),
+            _TABLE.c.device == bindparam("by"),
+            _TABLE.c.status.in_(earlier),
+        )
+        .values(
+            status=status.value,
+            detail=bindparam("detail"),
+            data=bindparam("data"),
+            error=bindparam("error"),
+            updated_at=bindparam("now"),
+            next_send_at=bindparam("next_send_at"),
+        )
+        .returning(_TABLE.c.name)
+    )
+
+
+_RECORDING = {status: _recording(status) for status in CommandStatus}
 
 
 async def record(
     session: AsyncSession, device: UUID, command: UUID, result: CommandResult, now: datetime
-) -> bool:
-    """Store one word of *device* on *command*; return whether it was news.
+) -> dict[str, Any] | None:
+    """Store one word of *device* on *command*; return what the diary keeps of it, None if it was no news.
 
     Devices repeat themselves after a reconnect, so a second copy changes nothing; nor does a word on
     a command that is over or is another device's.
     """
-    earlier = [status.value for status in CommandStatus if result.status.may_follow(status)]
-    statement = (
-        update(CommandRow)
-        .where(CommandRow.id == command, CommandRow.device == device, CommandRow.status.in_(earlier))
-        .values(
-            status=result.status.value,
-            detail=result.detail,
-            data=result.data,
-            error=None if result.error is None else jsonable(result.error),
-            updated_at=now,
-            **_next_send(result.status, now),
-        )
-        .returning(CommandRow.id)
-        .execution_options(synchronize_session=False)
-    )
-    return await session.scalar(statement) is not None
+    error = None if result.error is None else jsonable(result.error)
+    values = {
+        "command": command,
+        "by": device,
+        "detail": result.detail,
+        "data": result.data,
+        "error": error,
+        "now": now,
+        "next_send_at": _next_send(result.status, now),
+    }
+    name = await session.scalar(_RECORDING[result.status], values)
+    return None if name is None else _told(command, name, result.status, result.detail, error)
 
 
 async def due(session: AsyncSession, now: datetime, limit: int) -> Sequence[CommandRow]:
@@ -164,12 +200,16 @@ async def listing(
 
 def told(row: CommandRow) -> dict[str, Any]:
     """Return what the diary keeps of a command's newest word."""
+    return _told(row.id, row.name, row.status, row.detail, row.error)
+
+
+def _told(command: UUID, name: str, status: str, detail: str, error: dict[str, Any] | None) -> dict[str, Any]:
     return {
-        "command": str(row.id),
-        "name": row.name,
-        "status": row.status,
-        "detail": row.detail,
-        "error": row.error,
+        "command": str(command),
+        "name": name,
+        "status": str(status),
+        "detail": detail,
+        "error": error,
     }
 
 
@@ -190,6 +230,6 @@ def _values(command: UUID, device: UUID, name: str, now: datetime) -> dict[str, 
     }
 
 
-def _next_send(status: CommandStatus, now: datetime) -> dict[str, datetime | None]:
+def _next_send(status: CommandStatus, now: datetime) -> datetime | None:
     """After a first word the device has the command; asking again only fetches a lost last word."""
-    return {"next_send_at": None if status.final else now + LONGEST_WAIT}
+    return None if status.final else now + LONGEST_WAIT

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, select
+from sqlalchemy import CursorResult, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import DeadLetterRow
@@ -19,6 +20,15 @@ MAX_ROWS = 2000
 _MAX_TOPIC = 600
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message and why it could not be read."""
+
+    topic: str
+    payload: bytes
+    problem: Problem
+
+
 async def add(
     session: AsyncSession,
     topic: str,
@@ -29,16 +39,28 @@ async def add(
     keep: int = MAX_ROWS,
 ) -> None:
     """Keep a message, and forget the oldest beyond *keep* of them."""
-    row = DeadLetterRow(
-        at=now,
-        topic=_storable(topic)[:_MAX_TOPIC],
-        payload=payload[:MAX_PAYLOAD],
-        code=problem.code,
-        message=_storable(problem.message),
-    )
-    session.add(row)
-    await session.flush()
-    await session.execute(delete(DeadLetterRow).where(DeadLetterRow.id <= row.id - keep))
+    await add_all(session, [Letter(topic, payload, problem)], now, keep=keep)
+
+
+async def add_all(
+    session: AsyncSession, letters: Sequence[Letter], now: datetime, *, keep: int = MAX_ROWS
+) -> None:
+    """Keep messages, and forget the oldest beyond *keep* of them."""
+    if not letters:
+        return
+    rows = [
+        {
+            "at": now,
+            "topic": _storable(letter.topic)[:_MAX_TOPIC],
+            "payload": letter.payload[:MAX_PAYLOAD],
+            "code": letter.problem.code,
+            "message": _storable(letter.problem.message),
+        }
+        for letter in letters
+    ]
+    await session.execute(insert(DeadLetterRow.__table__), rows)  # type: ignore[arg-type] # as in `events`
+    newest = await session.scalar(select(func.max(DeadLetterRow.id))) or 0
+    await session.execute(delete(DeadLetterRow).where(DeadLetterRow.id <= newest - keep))
 
 
 async def listing(

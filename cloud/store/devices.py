@@ -6,10 +6,22 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import Update, and_, case, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Case,
+    ColumnElement,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import DeviceRow
@@ -27,6 +39,30 @@ _NAMED = 5
 """Unknown ids an error text names."""
 _MAX_LABEL = 127
 _UNSAFE = re.compile(r"[^A-Za-z0-9_. /:@+-]+")
+
+
+_TABLE = cast("Table", DeviceRow.__table__)
+
+
+def _at_least(column: ColumnElement[int], lifted: str) -> Case[int]:
+    value = bindparam(lifted, type_=BigInteger)
+    return case((column < value, value), else_=column)
+
+
+_REPORTED = (
+    update(_TABLE)
+    .where(
+        _TABLE.c.id == bindparam("device"),
+        or_(_TABLE.c.reported.is_(None), _TABLE.c.revision < bindparam("told")),
+    )
+    .values(
+        reported=bindparam("document"),
+        revision=bindparam("told"),
+        generation=_at_least(_TABLE.c.generation, "at_generation"),
+        config_version=_at_least(_TABLE.c.config_version, "at_version"),
+    )
+    .returning(_TABLE.c.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,31 +197,32 @@ async def record_presence(session: AsyncSession, device: UUID, presence: Presenc
     )
 
 
+async def reports(session: AsyncSession, devices: Collection[UUID]) -> dict[UUID, Reported]:
+    """Return the newest reports of those of *devices* that have reported."""
+    statement = select(_TABLE.c.id, _TABLE.c.reported).where(_TABLE.c.id.in_(devices))
+    found = await session.execute(statement)
+    return {device: Reported.model_validate(told) for device, told in found if told is not None}
+
+
 async def record_reported(session: AsyncSession, device: UUID, reported: Reported) -> bool:
     """Store *reported*; return whether it was news: a revision not higher than the stored one is old.
 
     A device that knows a higher generation or version than the cloud (whose database was restored
     from a backup) lifts the cloud's count, so that the next order is news to it.
     """
-    return await _changed(
-        session,
-        update(DeviceRow)
-        .where(
-            DeviceRow.id == device,
-            or_(DeviceRow.reported.is_(None), DeviceRow.revision < reported.revision),
-        )
-        .values(
-            reported=jsonable(reported),
-            revision=reported.revision,
-            generation=_at_least(DeviceRow.generation, reported.generation),
-            config_version=_at_least(DeviceRow.config_version, reported.config_version),
-        ),
-    )
+    values = {
+        "device": device,
+        "document": jsonable(reported),
+        "told": reported.revision,
+        "at_generation": _room(reported.generation),
+        "at_version": _room(reported.config_version),
+    }
+    return await session.scalar(_REPORTED, values) is not None
 
 
-def _at_least(column: Any, value: int) -> Any:
-    """Lift *column* to *value*, unless that would leave it no room to grow."""
-    return case((column < value, value), else_=column) if value <= MAX_COUNTER // 2 else column
+def _room(value: int) -> int:
+    """Return *value*, or what lifts no count if it would leave a count no room to grow."""
+    return value if value <= MAX_COUNTER // 2 else -1
 
 
 async def _changed(session: AsyncSession, statement: Update) -> bool:

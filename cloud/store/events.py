@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import CursorResult, delete, func, or_, select
+from sqlalchemy import CursorResult, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import EventRow
@@ -35,18 +36,43 @@ class Kind(StrEnum):
     ALERT = "alert"
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something the diary is to tell."""
+
+    kind: Kind
+    device: UUID | None
+    data: dict[str, Any]
+    at: datetime
+    ends: UUID | None = None
+    """The command or deployment that this brings to an end on the device; not stored."""
+
+
+_INSERT = insert(EventRow.__table__)  # type: ignore[arg-type] # SQLAlchemy types it as any selectable
+_LOCK = select(func.pg_advisory_xact_lock(_APPEND_LOCK))
+
+
 async def append(
     session: AsyncSession, kind: Kind, device: UUID | None, data: dict[str, Any], now: datetime
 ) -> None:
-    """Add an event; do it last in a transaction.
+    """Add one event; do it last in a transaction, see `append_all`."""
+    await append_all(session, [Entry(kind, device, data, now)])
+
+
+async def append_all(session: AsyncSession, entries: Sequence[Entry]) -> None:
+    """Add events in their order; do it last in a transaction.
 
     Readers go by the id, so ids must become visible in their order. SQLite has
     one writer at a time; on PostgreSQL writers queue here until the commit.
     """
+    if not entries:
+        return
     if session.get_bind().dialect.name == "postgresql":
-        await session.execute(select(func.pg_advisory_xact_lock(_APPEND_LOCK)))
-    session.add(EventRow(at=now, kind=kind, device=device, data=data))
-    await session.flush()
+        await session.execute(_LOCK)
+    rows = [
+        {"at": each.at, "kind": each.kind.value, "device": each.device, "data": each.data} for each in entries
+    ]
+    await session.execute(_INSERT, rows)
 
 
 async def after(

@@ -4,7 +4,7 @@ No consumer runs, so tests say themselves, through the store, what a device said
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ from cloud.api.server import ApiServer, listen
 from cloud.bus import Broker, Bus, Incoming
 from cloud.commands import Commander
 from cloud.deployments import Deployer
+from cloud.enrolled import Enrolled
 from cloud.feed import Feed
 from cloud.metrics.sql.metrics import SqlMetrics
 from cloud.pki.authority import Authority
@@ -190,7 +191,7 @@ async def _wire(
     services = Services(
         database=database,
         metrics=metrics,
-        commander=Commander(database, bus, feed, clock),
+        commander=Commander(database, bus, feed, Enrolled(), clock),
         deployer=Deployer(database, bus, feed, clock),
         feed=feed,
         authority=authority,
@@ -208,5 +209,6 @@ def _bus(broker: Mosquitto) -> Bus:
     return Bus(door, Topics(broker.topic_root), filters=[nothing], handler=_ignore, random=Random(1))
 
 
-async def _ignore(message: Incoming) -> None:
-    message.ack()
+async def _ignore(arrived: Sequence[Incoming]) -> None:
+    for message in arrived:
+        message.ack()

@@ -37,7 +37,7 @@ async def answer(
 ) -> bool:
     async with database.session() as session:
         result = CommandResult(status=status, at=NOON)
-        return await commands.record(session, device or row.device, row.id, result, NOON)
+        return await commands.record(session, device or row.device, row.id, result, NOON) is not None
 
 
 async def status_of(database: Database, row: CommandRow) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cloud.bus import Incoming
 from cloud.consumers.dispatch import Dispatcher
+from cloud.enrolled import Enrolled
 from cloud.feed import Feed
 from cloud.ingest.decode import decode
 from cloud.store import dead_letters, devices
@@ -73,7 +74,7 @@ class Ear:
 
     async def hear(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
         before = self.acknowledged.count
-        await self.dispatcher.handle(Incoming(topic, payload, retained, self.acknowledged))
+        await self.dispatcher.handle([Incoming(topic, payload, retained, self.acknowledged)])
         assert self.acknowledged.count == before + 1
 
 
@@ -85,7 +86,7 @@ async def ear(database: Database) -> Ear:
         await enrolment.admit(
             session, DEVICE, key="k", name="", labels={}, certificate_expires_at=NOON, now=NOON
         )
-    return Ear(Dispatcher(database, TOPICS, Feed(), lambda: NOON, Random(1)))
+    return Ear(Dispatcher(database, TOPICS, Feed(), Enrolled(), lambda: NOON, Random(1)))
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
 """The parts of the REST door that need no server."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.api.attempts import ALLOWED, WINDOW, Attempts
+from cloud.api.callers import TRUSTED, Callers, Key
 from cloud.api.dependencies import fit_query, forms_of
-from cloud.api.error_page import error_page
 from cloud.api.timespans import duration_of, moment_of
 from cloud.api.waiting import Waiting
-from cloud.feed import Feed
+from cloud.consumers.sightings import Sightings
+from cloud.feed import Ended, Feed, Told
 from schemas.errors import ErrorCode, FleetError
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -79,47 +81,91 @@ def test_who_waits_as_told_may_try_again_and_others_need_not_wait() -> None:
     assert attempts.seconds_to_wait("2001:db8::1", NOON + timedelta(seconds=wait)) == 0
 
 
-async def woken(waiting: Any) -> bool:
+async def woken(waiting: Any, patience: float = 5) -> bool:
     """Return whether *waiting* ends long before its own time is up."""
     try:
-        await asyncio.wait_for(waiting, timeout=5)
+        await asyncio.wait_for(waiting, timeout=patience)
     except TimeoutError:
         return False
     return True
 
 
-async def test_a_feed_wakes_everyone_who_waits() -> None:
-    feed = Feed()
-    async with asyncio.TaskGroup() as tasks:
-        waits = [tasks.create_task(woken(feed.wait(60))) for _ in range(3)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+async def test_news_wakes_those_who_watch_for_it_and_nobody_else() -> None:
+    feed, device, other = Feed(), uuid4(), uuid4()
+    with (
+        feed.watch(Ended(device)) as first,
+        feed.watch(Ended(device)) as second,
+        feed.watch(Told(other)) as third,
+    ):
+        feed.notify(Told(), Told(device), Ended(device))
+
+        assert await woken(first.wait(60))
+        assert await woken(second.wait(60))
+        assert not await woken(third.wait(60), patience=0.05)
         feed.notify()
+        assert await woken(third.wait(60))
 
-    assert [wait.result() for wait in waits] == [True] * 3
 
-
-async def test_what_happened_between_the_look_and_the_wait_is_not_missed() -> None:
+async def test_what_happened_between_the_look_and_the_wait_is_not_missed_and_told_once() -> None:
     feed = Feed()
-    version = feed.version
-    feed.notify()
+    with feed.watch(Told()) as watch:
+        feed.notify(Told())
 
-    assert await woken(feed.wait(60, since=version))
+        assert await woken(watch.wait(60))
+        assert not await woken(watch.wait(60), patience=0.05)
 
 
 async def test_a_closed_feed_keeps_nobody_waiting() -> None:
     feed = Feed()
-    feed.close()
+    with feed.watch(Told()) as before:
+        feed.close()
 
-    assert feed.closed
-    assert await woken(feed.wait(60))
+        assert feed.closed
+        assert await woken(before.wait(60))
+    with feed.watch(Told()) as after:
+        assert await woken(after.wait(60))
 
 
 async def test_a_wait_ends_when_its_time_is_up() -> None:
-    assert await woken(Feed().wait(0.01))
+    with Feed().watch(Told()) as watch:
+        assert await woken(watch.wait(0.01))
 
 
-def test_the_page_of_error_codes_is_up_to_date() -> None:
-    page = Path(__file__).parents[2] / "docs" / "errors.md"
+KEY = Key("3f9a0c1b2d4e", "board", frozenset({"*"}), NOON + timedelta(seconds=2))
 
-    assert page.read_text("utf-8") == error_page(), "run: python -m cloud.api.error_page > docs/errors.md"
+
+def test_a_key_found_good_is_trusted_for_a_moment_and_not_beyond_its_end() -> None:
+    callers, lasting = Callers(), replace(KEY, expires_at=None)
+    callers.remember("lasting", lasting, NOON, since=0)
+    callers.remember("ending", KEY, NOON, since=0)
+
+    def trusted(presented: str, seconds: float) -> Key | None:
+        return callers.get(presented, NOON + timedelta(seconds=seconds))
+
+    assert trusted("lasting", 0) == trusted("lasting", 2.9) == lasting
+    assert trusted("lasting", TRUSTED.total_seconds()) is None
+    assert trusted("lasting", -1) is None, "the clock was set back"
+    assert trusted("ending", 1.9) == KEY
+    assert trusted("ending", 2) is None
+    assert trusted("another", 0) is None
+
+
+def test_a_key_is_not_remembered_that_was_revoked_while_the_database_was_asked() -> None:
+    callers = Callers()
+    callers.remember("known", KEY, NOON, since=callers.revocations)
+    before = callers.revocations
+    callers.revoked()
+    callers.remember("asked", KEY, NOON, since=before)
+
+    assert callers.get("known", NOON) is None
+    assert callers.get("asked", NOON) is None
+
+
+def test_a_row_is_told_of_a_device_once_a_second() -> None:
+    sightings, device, other = Sightings(), uuid4(), uuid4()
+    assert sightings.due([device, other], NOON) == {device, other}
+    sightings.told([device], NOON)
+
+    assert sightings.due([device, other], NOON + timedelta(seconds=0.9)) == {other}
+    assert sightings.due([device], NOON + timedelta(seconds=1)) == {device}
+    assert sightings.due([device], NOON - timedelta(seconds=1)) == {device}, "the clock was set back"
