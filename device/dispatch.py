@@ -9,6 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from device.commands.serve import Server
+from device.database import StorageFailed
 from device.events import Events
 from device.inbox import Arrival, Inbox
 from device.journal import Journal
@@ -39,9 +40,14 @@ class Dispatcher:
     now: Callable[[], datetime]
 
     async def run(self, inbox: Inbox) -> None:
-        """Take messages from *inbox* until cancelled. Raises `StorageFailed`."""
+        """Take messages from *inbox* until cancelled. Raises `StorageFailed`; the state waits there then."""
         while True:
-            await self.handle(await inbox.take())
+            arrival = await inbox.take()
+            try:
+                await self.handle(arrival)
+            except StorageFailed:
+                inbox.put_back(arrival)
+                raise
 
     async def handle(self, arrival: Arrival) -> None:
         """Deal with one message. What cannot be read is told as a `refused` event. Raises `StorageFailed`."""

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 MOST = 500
 """Events kept without a connection; the oldest give way and are counted."""
+_BREATH = 0.2
+"""Seconds before another try: a broken connection is known to a publish before the link has noticed."""
 
 
 class Events:
@@ -53,5 +55,6 @@ class Events:
             except LinkDown:
                 if len(self._waiting) < MOST:
                     self._waiting.appendleft((kind, event))
+                await asyncio.sleep(_BREATH)
             except FleetError as error:
                 log.warning("an event was not sent: %s", error)

@@ -52,6 +52,11 @@ class Inbox:
             self._states[arrival.topic] = arrival
         self._filled.set()
 
+    def put_back(self, arrival: Arrival) -> None:
+        """Let a state wait again that could not be dealt with, unless a newer one waits already."""
+        self._states.setdefault(arrival.topic, arrival)
+        self._filled.set()
+
     async def take(self) -> Arrival:
         """Wait for a message and return it."""
         while not self._states and not self._commands:

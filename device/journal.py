@@ -8,7 +8,9 @@ again.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +18,14 @@ from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from device.database import Database
+from device.database import Database, StorageFailed
 from schemas.base import print_time, to_wire
 from schemas.config import Config
 from schemas.desired import Desired
 from schemas.errors import ErrorCode, FailureClass, Problem, problem
 from schemas.reported import Outcome, Phase
+
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -78,26 +82,23 @@ class Journal:
     Every method may raise `device.database.StorageFailed`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, counters: Mapping[str, int]) -> None:
         """Use `open`."""
         self.database = database
+        self._counters = dict(counters)
 
     @classmethod
     async def open(cls, path: Path, *, now: datetime) -> Self:
         """Return the journal at *path*, made where absent. Raises `StorageFailed`.
 
-        The counters of a fresh journal begin at *now* in milliseconds, so that
-        sessions and revisions go on growing after a journal is lost.
+        Counters go on from *now* in milliseconds, or from what the journal holds if
+        that is more: so sessions and revisions grow though the journal is lost, the
+        clock is set back, or the disk was too full to keep them.
         """
         database = await Database.open(path, schema=_SCHEMA, check=_check, now=now)
-        begin = int(now.timestamp() * 1000)
-        for name in ("session", "revision"):
-            await database.run(
-                lambda db, name=name: db.execute(  # type: ignore[misc]
-                    "INSERT OR IGNORE INTO counters VALUES (?, ?)", (name, begin)
-                )
-            )
-        return cls(database)
+        begin = max(0, int(now.timestamp() * 1000))
+        known = await database.run(_counters)
+        return cls(database, {name: max(begin, known.get(name, 0)) for name in ("session", "revision")})
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
@@ -116,11 +117,21 @@ class Journal:
 
     async def next_session(self) -> int:
         """Return the number of the connection about to be made."""
-        return await self.database.run(lambda db: _next(db, "session"))
+        return await self._next("session")
 
     async def next_revision(self) -> int:
         """Return the number of the report about to be made."""
-        return await self.database.run(lambda db: _next(db, "revision"))
+        return await self._next("revision")
+
+    async def _next(self, name: str) -> int:
+        """Return the next number. A full disk must not silence the device: then it grows in memory alone."""
+        self._counters[name] += 1
+        number = self._counters[name]
+        try:
+            await self.database.run(lambda db: _keep_counter(db, name, number))
+        except StorageFailed as error:
+            log.warning("the %s number is not kept: %s", name, error)
+        return number
 
     async def accept_desired(self, desired: Desired, now: datetime) -> bool:
         """Store *desired* and return True, or return False if its generation is not newer.
@@ -208,9 +219,16 @@ class Journal:
         )
 
 
-def _next(db: sqlite3.Connection, name: str) -> int:
-    row = db.execute("UPDATE counters SET value = value + 1 WHERE name = ? RETURNING value", (name,))
-    return int(row.fetchone()[0])
+def _counters(db: sqlite3.Connection) -> dict[str, int]:
+    return {name: int(value) for name, value in db.execute("SELECT name, value FROM counters")}
+
+
+def _keep_counter(db: sqlite3.Connection, name: str, number: int) -> None:
+    db.execute(
+        "INSERT INTO counters VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+        (name, number),
+    )
 
 
 def _generation(db: sqlite3.Connection, slot: str) -> int:

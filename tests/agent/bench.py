@@ -177,11 +177,40 @@ class Bench:
         desired = Desired(generation=1, release_id=uuid4(), release=release, issued_at=now())
         await self.journal.accept_desired(desired, now())
 
+    async def fill_disk(self, *tables: str) -> None:
+        """Let the journal refuse every write to *tables*, as it does on a full disk."""
+        await fill_disk(self.journal, *tables)
+
+    async def free_disk(self) -> None:
+        """Let the journal write again."""
+        await free_disk(self.journal)
+
     def starts(self, service: str = "web") -> int:
         return self.memory.world.actions.count(("start", service))
 
     def stops(self, service: str = "web") -> int:
         return self.memory.world.actions.count(("stop", service))
+
+
+async def fill_disk(journal: Journal, *tables: str) -> None:
+    """Let *journal* refuse every write to *tables*, as it does on a full disk."""
+    for table in tables:
+        for act in ("INSERT", "UPDATE"):
+            await journal.database.run(
+                lambda db, table=table, act=act: db.execute(  # type: ignore[misc]
+                    f"CREATE TRIGGER full_{table}_{act} BEFORE {act} ON {table} "
+                    "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+                )
+            )
+
+
+async def free_disk(journal: Journal) -> None:
+    """Let *journal* write again."""
+    names = await journal.database.run(
+        lambda db: [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+    )
+    for name in names:
+        await journal.database.run(lambda db, name=name: db.execute(f"DROP TRIGGER {name}"))  # type: ignore[misc]
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID, uuid4
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from device.database import StorageFailed
 from device.dispatch import Dispatcher
 from device.events import Events
 from device.inbox import MOST_COMMANDS, MOST_STATES, Arrival, Inbox
+from device.link import LinkDown
 from schemas import topics
 from schemas.base import to_wire
 from schemas.commands import CommandName
@@ -25,7 +28,7 @@ from schemas.errors import ErrorCode
 from schemas.reported import DeviceEvent, EventKind
 from schemas.telemetry import Watermark
 from schemas.topics import Topics
-from tests.agent.bench import DEVICE, Bench, bench, now
+from tests.agent.bench import DEVICE, Bench, Line, bench, now
 
 ROOT = Topics()
 COMMAND = UUID("5d1b4a8e-3c1f-4f7e-9a51-2f4f7f1f6a10")
@@ -230,3 +233,50 @@ async def test_taking_waits_for_the_next_message() -> None:
         inbox.put(Arrival(DESIRED, b"x"))
 
     assert taker.result() == Arrival(DESIRED, b"x")
+
+
+async def test_an_order_that_the_disk_refuses_is_not_lost(desk: Desk) -> None:
+    inbox = Inbox()
+    inbox.put(Arrival(DESIRED, desired(3), retained=True))
+    await desk.device.fill_disk("desired")
+
+    with pytest.raises(StorageFailed):
+        await desk.dispatcher.run(inbox)
+    await desk.device.free_disk()
+    await desk.dispatcher.handle(await inbox.take())
+
+    stored = await desk.device.journal.desired()
+    assert stored is not None
+    assert stored.generation == 3
+
+
+async def test_what_waits_again_never_replaces_a_newer_state() -> None:
+    inbox = Inbox()
+    inbox.put(Arrival(DESIRED, desired(5)))
+    inbox.put_back(Arrival(DESIRED, b"older"))
+
+    assert (await inbox.take()).payload != b"older"
+
+
+class BrokenLine(Line):
+    """Breaks as a real connection does: a publish fails at once, before the link itself has noticed."""
+
+    async def publish(self, topic: topics.Topic, payload: bytes, *, expiry: timedelta | None = None) -> None:
+        del expiry
+        if self.broken:
+            raise LinkDown("the socket is gone")
+        await super().publish(topic, payload)
+
+    broken = True
+
+
+async def test_events_leave_the_loop_to_others_while_the_connection_breaks() -> None:
+    line = BrokenLine()
+    events = Events(DEVICE, link=line, now=now)
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(events.run())
+        events.tell(EventKind.SERVICE_STARTED, "web", "web started", {})
+        await asyncio.sleep(0)
+        line.broken = False
+        await line.until(lambda: len(line.sent) == 1)
+        sending.cancel()
