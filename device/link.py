@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -292,13 +293,20 @@ class Link:
         if live is None:
             raise LinkDown("not connected")
         try:
-            async with asyncio.timeout(None) as until_the_end:
-                live.waiting.add(until_the_end)
-                await live.client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+            async with asyncio.timeout(_ANSWER_WITHIN) as wait:
+                live.waiting.add(wait)
+                await live.client.publish(
+                    topic,
+                    payload,
+                    qos=qos,
+                    retain=retain,
+                    properties=properties,
+                    timeout=math.inf,  # aiomqtt's own bound loses a cancellation that meets the PUBACK
+                )
         except (aiomqtt.MqttError, TimeoutError) as error:
-            raise LinkDown(str(error) or "the connection broke") from error
+            raise LinkDown(str(error) or "the broker did not confirm") from error
         finally:
-            live.waiting.discard(until_the_end)
+            live.waiting.discard(wait)
         self._published += 1
 
     def _note(self, error: Exception) -> None:

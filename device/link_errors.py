@@ -6,6 +6,11 @@ import logging
 
 _NO_WAY_IN = "this device's certificate"
 _MEANINGS = (
+    (
+        "not yet valid",
+        "by this device's clock the broker's certificate is not valid yet",
+        "set the device's clock",
+    ),
     ("certificate has expired", "the broker's certificate has expired", "check both clocks, or renew it"),
     (
         "alert certificate expired",
