@@ -211,7 +211,7 @@ class Problem(Message):
     field: Annotated[str | None, Field(max_length=300, description="Path of the offending field.")] = None
     failure_class: FailureClass | None = None
     phase: Annotated[str | None, Field(max_length=40)] = None
-    element: Annotated[str | None, Field(max_length=300, description="Service, image or port.")] = None
+    element: Annotated[str | None, Field(max_length=500, description="Service, image or port.")] = None
     retryable: bool = False
 
     def __str__(self) -> str:
