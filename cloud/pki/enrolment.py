@@ -62,7 +62,7 @@ def _device(csr: bytes) -> UUID:
     try:
         subject = x509.load_pem_x509_csr(csr).subject
         names = [str(each.value) for each in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         refuse(ErrorCode.CSR_INVALID, "csr: this is not one PEM certificate request (PKCS#10)", field="csr")
     word = names[0] if names else ""
     try:

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.pki.authority import Authority
+from cloud.pki.enrolment import identity_of
 from cloud.pki.requests import accepted_key
 from schemas.errors import FleetError
 
@@ -154,12 +155,17 @@ def test_a_damaged_request_raises_nothing_but_a_refusal(position: int, value: in
     body = _pem_of(bytes(der))
     with suppress(FleetError):
         accepted_key(body, DEVICE)
+    with suppress(FleetError):
+        identity_of(body.decode())
 
 
 def test_a_request_of_an_unknown_version_is_refused() -> None:
     der = x509.load_pem_x509_csr(SAMPLE).public_bytes(Encoding.DER)
+    newer = _pem_of(der.replace(b"\x02\x01\x00", b"\x02\x01\x01", 1))
 
-    assert refusal(_pem_of(der.replace(b"\x02\x01\x00", b"\x02\x01\x01", 1))) == "csr.invalid"
+    assert refusal(newer) == "csr.invalid"
+    with pytest.raises(FleetError, match=r"csr\.invalid"):
+        identity_of(newer.decode())
 
 
 SAMPLE = request(str(DEVICE))
