@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from cloud.api.callers import TRUSTED
+from cloud.store import keys
 from schemas.errors import ErrorCode
 from tests.api.answers import data_of, refusal_of
 from tests.servers.api import RunningApi
@@ -169,10 +171,19 @@ def test_keys_are_made_used_listed_and_revoked(running: RunningApi, client: http
         (listed,) = [each for each in data_of(client.get("/edge/keys"))["keys"] if each["id"] == made["id"]]
         assert listed["used_at"] is not None
         assert "key" not in listed
-        assert made["key"].rsplit("_", 1)[-1] not in client.get("/edge/keys").text
+        assert made["key"].split("_", 2)[2] not in client.get("/edge/keys").text
         assert data_of(client.delete(f"/edge/keys/{made['id']}"))["revoked_at"] is not None
         data_of(client.delete(f"/edge/keys/{made['id']}"))
         refusal_of(board.get("/edge/devices"), ErrorCode.AUTH_INVALID)
+
+
+def test_a_key_that_another_process_revokes_is_refused_within_seconds(running: RunningApi) -> None:
+    key = running.key_with("devices:read")
+    with running.client(key) as client:
+        data_of(client.get("/edge/devices"))
+        running.store(lambda session: keys.revoke(session, key.split("_")[1], running.clock()))
+        running.clock.ahead += TRUSTED
+        refusal_of(client.get("/edge/devices"), ErrorCode.AUTH_INVALID)
 
 
 def test_a_key_cannot_pass_on_more_than_it_has(running: RunningApi) -> None:
