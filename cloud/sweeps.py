@@ -50,13 +50,18 @@ def chores(
 
 
 async def keep_doing(chore: Chore, random: Random) -> NoReturn:
-    """Do *chore* for ever; a database or broker that is away only delays it."""
+    """Do *chore* for ever; a database or broker that is away only delays it.
+
+    A fault of ours in one chore costs this round of it, not the cloud: the next round begins anew.
+    """
     while True:
         await asyncio.sleep(chore.every * random.uniform(0.8, 1.2))
         try:
             await chore.do()
         except FleetError as error:
             log.warning("%s: %s", chore.name, error)
+        except Exception:
+            log.exception("%s met a fault of ours; it is done again", chore.name)
 
 
 class Restorer:
