@@ -7,16 +7,14 @@
     DATA/identity/ca.pem        the root that servers are verified against
     DATA/identity/device.json   id, broker and topic root
 
-The directory appears whole, when the cloud has answered. Until then key and id
-wait in `DATA/identity.draft`, so a claim that is repeated after a crash is the
-same claim.
+The directory appears whole, when the cloud has answered. Until then its
+beginnings wait in `DATA/identity.draft`; see `device.draft`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import ssl
 import urllib.error
@@ -25,10 +23,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pydantic import ValidationError
 
+from device.draft import DIRECTORY, Draft, draft, sync, write
 from schemas.base import Id, Message, to_wire
 from schemas.device import EnrolmentAnswer, EnrolmentRequest
 from schemas.errors import ErrorCode, FailureClass, FleetError, Problem, Unreadable, problem
@@ -123,13 +122,12 @@ def _enrol(data_dir: Path, claim: Claim) -> Identity:
     if (present := load(data_dir)) is not None:
         return present
     try:
-        draft, device = _draft(data_dir)
-        request = _request(device, (draft / "key.pem").read_bytes(), claim)
-        answer = _ask(claim, request)
-        if answer.device != device:
-            text = f"the cloud answered for device {answer.device}, this one is {device}; enrol again"
+        begun = draft(data_dir)
+        answer = _ask(claim, _request(begun, claim))
+        if answer.device != begun.device:
+            text = f"the cloud answered for device {answer.device}, this one is {begun.device}; enrol again"
             raise NotEnrolled(problem(ErrorCode.DEVICE_MISMATCH, text))
-        _keep(data_dir, draft, answer)
+        _keep(data_dir, begun, answer)
     except OSError as error:
         text = f"{data_dir} cannot be written: {error}; check its rights and its disk"
         raise NotEnrolled(problem(ErrorCode.INTERNAL, text, failure_class=FailureClass.DISK)) from error
@@ -138,43 +136,11 @@ def _enrol(data_dir: Path, claim: Claim) -> Identity:
     return identity
 
 
-def _draft(data_dir: Path) -> tuple[Path, UUID]:
-    """Return the directory with the device's key and the id chosen for it, made at the first call."""
-    from cryptography.hazmat.primitives.asymmetric.ec import (  # noqa: PLC0415 - 10 MB an enrolled agent can do without
-        SECP256R1,
-        generate_private_key,
-    )
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
-
-    draft = data_dir / "identity.draft"
-    draft.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (draft / "key.pem").exists():
-        key = generate_private_key(SECP256R1())
-        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(draft / "key.pem", text, mode=0o600)
-    if not (draft / "id").exists():
-        _write(draft / "id", str(uuid4()).encode(), mode=0o600)
-    return draft, UUID((draft / "id").read_text())
-
-
-def _request(device: UUID, key_pem: bytes, claim: Claim) -> bytes:
-    from cryptography import x509  # noqa: PLC0415 - see _draft
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key  # noqa: PLC0415
-
-    key = load_pem_private_key(key_pem, password=None)
-    assert isinstance(key, EllipticCurvePrivateKey)  # noqa: S101 - `_draft` makes no other
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, str(device))])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+def _request(draft: Draft, claim: Claim) -> bytes:
     try:
         request = EnrolmentRequest(
             token=claim.token,
-            csr=csr.public_bytes(Encoding.PEM).decode(),
+            csr=draft.request,
             name=claim.name,
             labels=dict(claim.labels),
         )
@@ -222,43 +188,23 @@ def _refusal(status: int, content: bytes, url: str) -> Problem:
         return problem(ErrorCode.CLOUD_UNREACHABLE, text, retryable=again)
 
 
-def _keep(data_dir: Path, draft: Path, answer: EnrolmentAnswer) -> None:
+def _keep(data_dir: Path, draft: Draft, answer: EnrolmentAnswer) -> None:
     record = _Record(
         device=answer.device,
         mqtt_host=answer.mqtt_host,
         mqtt_port=answer.mqtt_port,
         topic_root=answer.topic_root,
     )
-    _write(draft / "cert.pem", answer.certificate.encode(), mode=0o644)
-    _write(draft / "ca.pem", answer.ca.encode(), mode=0o644)
-    _write(draft / "device.json", to_wire(record), mode=0o644)
-    (draft / "id").unlink()
-    draft.rename(data_dir / "identity")
-    _sync(data_dir)
+    write(draft.directory / "cert.pem", answer.certificate.encode(), mode=0o644)
+    write(draft.directory / "ca.pem", answer.ca.encode(), mode=0o644)
+    write(draft.directory / "device.json", to_wire(record), mode=0o644)
+    kept = draft.directory.rename(data_dir / "identity")
+    sync(data_dir)
+    for name in ("id", "request.pem"):  # only now: without its id, a claim repeated would be another's
+        (kept / name).unlink()
 
 
 def forget(data_dir: Path) -> None:
     """Delete the identity and whatever was begun of one; nothing happens where there is none."""
-    for name in ("identity", "identity.draft"):
+    for name in ("identity", DIRECTORY):
         shutil.rmtree(data_dir / name, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Replace *path* in one step, on disk when this returns."""
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -129,6 +129,47 @@ async def test_a_claim_whose_answer_was_lost_is_repeated_with_the_same_key_and_i
     assert not (tmp_path / "identity.draft").exists()
 
 
+KILL_AT_RENAME = """
+import asyncio, os, pathlib, sys
+from device.identity import Claim, enrol
+
+data_dir, url, token, when = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+
+def kill(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("/identity"):
+        if when == "before":
+            os._exit(9)
+        sys.addaudithook(lambda event, _: os._exit(9) if event == "os.open" or event == "os.remove" else None)
+
+sys.addaudithook(kill)
+asyncio.run(enrol(data_dir, Claim(url, token, "gateway", {})))
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_kill_around_the_last_step_of_enrolling_costs_no_identity(
+    tmp_path: Path, door: Door, moment: str
+) -> None:
+    died = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILL_AT_RENAME, str(tmp_path), door.url, TOKEN, moment
+    )
+    assert await died.wait() == 9
+
+    identity = await enrol(tmp_path, claim(door))
+
+    assert {device_of(each) for each in door.claims} == {identity.device}
+    assert len({each.csr for each in door.claims}) == 1
+
+
+async def test_an_agent_that_has_just_enrolled_is_rid_of_what_it_enrolled_with(
+    tmp_path: Path, door: Door, cloud: aiomqtt.Client
+) -> None:
+    async with agent(tmp_path, door.url) as process:
+        await next_message(cloud)
+
+        assert "cryptography" not in Path(f"/proc/{process.pid}/maps").read_text()  # noqa: ASYNC240 - no disk
+
+
 async def test_a_damaged_identity_is_named_not_replaced(tmp_path: Path, door: Door) -> None:
     identity = await enrol(tmp_path, claim(door))
     identity.key.unlink()
