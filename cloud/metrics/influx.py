@@ -75,6 +75,7 @@ class InfluxMetrics:
     def __init__(self, settings: InfluxSettings) -> None:
         """Take the settings; nothing is sent before the first call."""
         self._settings = settings
+        self._url = str(httpx.URL(settings.url).copy_with(userinfo=b""))
         self._generation = settings.generation
         basic = httpx.BasicAuth(settings.username, settings.password) if settings.username else None
         self._client = httpx.AsyncClient(
@@ -151,9 +152,12 @@ class InfluxMetrics:
     async def _store(self, lines: Sequence[tuple[int, bytes]]) -> dict[int, str]:
         """Post *lines* until all are stored but those refused for good; return these with their reasons."""
         response = await self._post([text for _, text in lines])
-        if response.is_success:
+        if response.status_code == httpx.codes.NO_CONTENT:
             return {}
         reason = _reason(response)
+        if response.is_success:
+            message = f"{self._url} answered a write with {response.status_code}, which InfluxDB never does"
+            refuse(ErrorCode.METRICS_REFUSED, f"{message}; check the URL of the metrics")
         refused = response.status_code in {httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}
         if not refused and response.status_code != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             self._raise_for(response)
@@ -195,10 +199,10 @@ class InfluxMetrics:
                             self._raise_for_answer(result["error"])
                         for piece in result.get("series", ()):
                             yield piece
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
         except json.JSONDecodeError as error:
-            message = f"{self._settings.url} answered a question with something else than JSON: {error}"
+            message = f"{self._url} answered a question with something else than JSON: {error}"
             raise FleetError(problem(ErrorCode.METRICS_REFUSED, message)) from error
 
     async def _make_database(self) -> None:
@@ -262,9 +266,7 @@ class InfluxMetrics:
             try:
                 self._generation = Generation(version[:1])
             except ValueError:
-                message = (
-                    f"{self._settings.url} answers as InfluxDB {shown(version)}; 1.x, 2.x and 3.x are known"
-                )
+                message = f"{self._url} answers as InfluxDB {shown(version)}; 1.x, 2.x and 3.x are known"
                 refuse(ErrorCode.METRICS_REFUSED, message)
         return self._generation
 
@@ -280,25 +282,25 @@ class InfluxMetrics:
                 found = ""
         if not found:
             self._raise_for(ping)
-            message = f"{self._settings.url} answers, but not as InfluxDB does; check the URL of the metrics"
+            message = f"{self._url} answers, but not as InfluxDB does; check the URL of the metrics"
             refuse(ErrorCode.METRICS_REFUSED, message)
         return str(found).removeprefix("v")
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
             return await self._client.request(method, path, **request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> FleetError:
-        message = f"InfluxDB at {self._settings.url} does not answer: {error or type(error).__name__}"
+        message = f"InfluxDB at {self._url} does not answer: {error or type(error).__name__}"
         return FleetError(problem(ErrorCode.METRICS_UNREACHABLE, message))
 
     def _raise_for(self, response: httpx.Response) -> None:
         """Raise what an answer other than 2xx means."""
         if response.is_success:
             return
-        where, reason = f"InfluxDB at {self._settings.url}", _reason(response)
+        where, reason = f"InfluxDB at {self._url}", _reason(response)
         database = shown(self._settings.database)
         match response.status_code:
             case 401:

@@ -372,3 +372,35 @@ async def test_victoria_metrics_takes_what_is_written_the_way_of_2(victoria_metr
     }
     assert series["values"] == [index / 10 for index in range(40)]
     assert series["timestamps"][0] == 1772366400000
+
+
+async def test_only_204_says_that_points_are_stored() -> None:
+    with recorder(
+        lambda request: ping("1.8.10") if request.path == "/ping" else Reply(200, b"hello")
+    ) as server:
+        metrics = InfluxMetrics(settings(server))
+        with pytest.raises(FleetError) as caught:
+            await metrics.write([ONE])
+        await metrics.close()
+
+    assert caught.value.code == ErrorCode.METRICS_REFUSED
+
+
+async def test_an_answer_that_cannot_be_unpacked_decides_nothing() -> None:
+    with recorder(lambda _: Reply(200, b"no gzip", headers={"Content-Encoding": "gzip"})) as server:
+        metrics = InfluxMetrics(settings(server))
+        with pytest.raises(FleetError) as caught:
+            await metrics.write([ONE])
+        await metrics.close()
+
+    assert caught.value.code == ErrorCode.METRICS_UNREACHABLE
+
+
+async def test_a_password_in_the_url_is_in_no_error_text() -> None:
+    metrics = InfluxMetrics(InfluxSettings("http://me:s3cret@127.0.0.1:9", timeout=2))
+    health = await metrics.check()
+    await metrics.close()
+
+    assert health.problem is not None
+    assert "s3cret" not in str(health.problem)
+    assert "127.0.0.1:9" in str(health.problem)
