@@ -1,8 +1,6 @@
 """Commands by topic and over REST reach real containers, once each, and are answered."""
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import pytest
 from schemas.base import print_time
 from tests.servers.boxes import boxes, count, history, starts_in_volume
 from tests.servers.docker import docker
+from tests.servers.enrol import enrol
 from tests.servers.mqtt_tools import device_arguments, listening, mosquitto_pub, publish
 from tests.servers.shop import api, release, service_of, settle, store
 from tests.servers.stack import Stack, until
@@ -32,21 +31,7 @@ def device(docker_stack: Stack, demo_image: str) -> str:
 @pytest.fixture(scope="module")
 def intruder(docker_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of a device that has enrolled and runs no agent."""
-    folder = tmp_path_factory.mktemp("intruder")
-    token = docker_stack.post("/edge/enrolment/tokens", {"uses": 1, "ttl": 60})["token"]
-    url = docker_stack.endpoints["api_url"]
-    enrolled = subprocess.run(
-        [
-            *(sys.executable, "-m", "device", "enroll", "--data-dir", str(folder), "--enrol-url", url),
-            *("--token", token, "--name", "intruder"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert enrolled.returncode == 0, enrolled.stderr
-    return folder
+    return enrol(docker_stack, tmp_path_factory.mktemp("intruder"), "intruder")
 
 
 def restarts_since(device: str, moment: float, service: str) -> int:
