@@ -116,7 +116,7 @@ def open_metrics(settings: Settings) -> Metrics:
     """Return the place where samples are kept; nothing is asked of it yet."""
     match settings.metrics:
         case MetricsKind.SQL:
-            return SqlMetrics.open(driver_url(settings.metrics_store))
+            return SqlMetrics.open(driver_url(settings.metrics_store), retention=settings.metrics_retention)
         case MetricsKind.INFLUX:
             return InfluxMetrics(
                 InfluxSettings(
@@ -126,6 +126,7 @@ def open_metrics(settings: Settings) -> Metrics:
                     password=settings.metrics_password.get_secret_value(),
                     org=settings.metrics_org,
                     token=settings.metrics_token.get_secret_value(),
+                    retention=settings.metrics_retention,
                 )
             )
 

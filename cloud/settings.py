@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -14,6 +15,8 @@ from schemas.errors import ErrorCode, FleetError, problem
 from schemas.topics import DEFAULT_ROOT, Topics
 
 PREFIX = "FLEETLINE_"
+_SQL_KEEPS = timedelta(days=30)
+"""A disk is bounded, so SQL forgets samples unless told otherwise."""
 
 
 class MetricsKind(StrEnum):
@@ -47,6 +50,14 @@ class Settings(BaseModel):
     metrics_username: str = ""
     metrics_password: SecretStr = SecretStr("")
     metrics_token: SecretStr = SecretStr("")
+    metrics_days: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=36_500,
+            description="How long samples are kept. Default: 30 in SQL, as it is in InfluxDB.",
+        ),
+    ] = None
 
     mqtt_host: str = "localhost"
     mqtt_port: Port = 8884
@@ -114,6 +125,13 @@ class Settings(BaseModel):
         if self.metrics_url:
             return self.metrics_url
         return self.database if self.metrics is MetricsKind.SQL else "http://127.0.0.1:8086"
+
+    @property
+    def metrics_retention(self) -> timedelta | None:
+        """How long samples are kept; None leaves it to InfluxDB, which has a rule of its own."""
+        if self.metrics_days is None:
+            return _SQL_KEEPS if self.metrics is MetricsKind.SQL else None
+        return timedelta(days=self.metrics_days)
 
     def mqtt_tls(self) -> ssl.SSLContext | None:
         """Return what the broker is met with; None without a CA file."""

@@ -1,3 +1,4 @@
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 
@@ -77,3 +78,13 @@ def test_pauses_are_bounded(failures: int, seed: int) -> None:
 )
 def test_merge_patches_follow_the_examples_of_rfc_7396(target: object, patch: object, result: object) -> None:
     assert merged(target, patch) == result
+
+
+def test_sql_forgets_samples_and_influxdb_keeps_its_own_rule() -> None:
+    month, year = timedelta(days=30), timedelta(days=365)
+    influx, days = {"FLEETLINE_METRICS": "influx"}, {"FLEETLINE_METRICS_DAYS": "365"}
+
+    assert Settings.from_environment({}).metrics_retention == month
+    assert Settings.from_environment(influx).metrics_retention is None
+    assert Settings.from_environment(days).metrics_retention == year
+    assert Settings.from_environment({**influx, **days}).metrics_retention == year
