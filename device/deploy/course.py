@@ -93,8 +93,8 @@ class Course:
         """What staging struggles with now."""
         return self._staging.obstacle
 
-    def engine_was_away(self) -> None:
-        """Note that the engine was away until now: the time off does not speak against a generation."""
+    def was_away(self) -> None:
+        """Note that nobody could watch until now: the time off does not speak against a generation."""
         self._resumed_at = self._now()
         self._watch = None
 
@@ -146,19 +146,24 @@ class Course:
         return self._watch.deadline if since is None else since + self._watch.soak
 
     async def _stage(self, trial: Trial, newest: Desired, group: asyncio.TaskGroup) -> bool:
-        if self._task_generation != trial.generation:
+        lost = self._staged_of(trial) is None and (self._task is None or self._task.done())
+        if self._task_generation != trial.generation or lost:
             self._end_staging()
             until = self._deadline(trial.since, self._now())
             self._task = group.create_task(self._fetch(newest, until), name="staging")
             self._task_generation = trial.generation
-        staged = self._staged
-        if staged is None or staged.generation != trial.generation:
+        staged = self._staged_of(trial)
+        if staged is None:
             return False
         if staged.problem is not None:
             return await self._end(trial, Outcome.FAILED_NO_STATE_CHANGE, (staged.problem,))
         await self._journal.record_phase(trial.generation, Phase.SWITCHING, self._now())
         self._untouched = trial.generation
         return True
+
+    def _staged_of(self, trial: Trial) -> Staged | None:
+        staged = self._staged
+        return staged if staged is not None and staged.generation == trial.generation else None
 
     async def _fetch(self, newest: Desired, until: datetime) -> None:
         self._staged = await self._staging.run(newest, until)

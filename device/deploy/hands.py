@@ -30,7 +30,12 @@ class Hands:
         return frozenset(self._reserved)
 
     def grips(self) -> Mapping[str, int]:
-        """Return how often each service was taken or let go: equal counts mean that nobody acted between."""
+        """Return how often each service was taken or let go: equal counts mean that nobody acted between.
+
+        The counts of services that nobody has begin anew; earlier answers are void.
+        """
+        held = self._taken | self._reserved.keys()
+        self._grips = Counter({name: count for name, count in self._grips.items() if name in held})
         return dict(self._grips)
 
     def free_since(self, service: str, grips: Mapping[str, int]) -> bool:
@@ -67,5 +72,5 @@ class Hands:
             self._reserved[service] -= 1
             self._grips[service] += 1
             if not self._reserved[service]:
-                del self._reserved[service]
+                del self._reserved[service], self._locks[service]
             self._on_free()

@@ -72,14 +72,17 @@ def answered(tracker: Tracker, check: ProbedCheck, answer: ProbeAnswer, now: dat
         return replace(
             tracker, health=health, failures=failures, due=now + _interval(check), reason=answer.reason
         )
-    counts = now >= tracker.counted_at + _interval(check)
+    since = min(
+        tracker.counted_at, now + timedelta(seconds=check.start_period)
+    )  # later: the clock was set back
+    counts = now >= since + _interval(check)
     failures = tracker.failures + counts
     gave_up = failures >= check.retries
     return replace(
         tracker,
         health=Health.UNHEALTHY if gave_up else Health.STARTING,
         failures=failures,
-        counted_at=now if counts else tracker.counted_at,
+        counted_at=now if counts else since,
         due=now + (_interval(check) if gave_up else _starting_pause(tracker, check, now)),
         reason=answer.reason,
     )

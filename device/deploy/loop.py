@@ -14,7 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from device.database import StorageFailed
 from device.deploy.attempts import run_of
@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 ENGINE_RETRY = 1.0
 """Seconds between tries to reach an engine that does not answer."""
+LONGEST_GAP = timedelta(seconds=120)
+"""Between two rounds, beyond the interval. A longer one: the agent was stopped, the device slept, or
+somebody set the clock."""
 BREATH = 0.005
 """Seconds that a round waits for more signals, so that a burst of them makes one round."""
 AT_ONCE = 8
@@ -73,6 +76,7 @@ class Keeper:
         self._failed: dict[str, Problem] = {}
         self._state = KeeperState()
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._round_at: datetime | None = None
 
     def wake(self) -> None:
         """Ask for a round soon; any number of calls make one."""
@@ -119,6 +123,7 @@ class Keeper:
 
     async def _round(self, group: asyncio.TaskGroup) -> float:
         """Observe, plan, begin what can be begun, report; return after how many seconds to look again."""
+        self._mind_the_gap()
         storage = await self._read(group)
         orders, grips = self._orders, self._hands.grips()
         if orders.want is None:
@@ -128,10 +133,12 @@ class Keeper:
         try:
             seen = await self._observer.look(want, group)
         except FleetError as error:  # away, or answering nonsense: either way nothing is known
-            self._course.engine_was_away()
+            self._course.was_away()
             self._publish(self._state.services, storage, error.problem)
             return min(ENGINE_RETRY, orders.config.agent.reconcile_interval)
         now = self._now()
+        present = want.fingerprints.keys() | {each.service for each in seen.containers}
+        self._failed = {name: each for name, each in self._failed.items() if name in present}
         standings = survey(want, seen, now)
         steps = [*(each.step for each in standings if each.step is not None), *leave(want, seen, now)]
         for step in steps:
@@ -143,6 +150,13 @@ class Keeper:
         storage = await self._judge(want, standings, reports, steps) or storage
         self._publish(reports, storage)
         return self._pause(standings)
+
+    def _mind_the_gap(self) -> None:
+        former, self._round_at = self._round_at, self._now()
+        longest = LONGEST_GAP + timedelta(seconds=self._orders.config.agent.reconcile_interval)
+        if former is not None and not timedelta(0) <= self._round_at - former <= longest:
+            log.info("the last look at the services was at %s: the clock jumped or the agent slept", former)
+            self._course.was_away()
 
     async def _read(self, group: asyncio.TaskGroup) -> Problem | None:
         """Read the orders and go on towards the newest; a disk that fails must not stop the keeping."""

@@ -50,7 +50,8 @@ class Prober:
         }
         for container_id, known in list(self._followed.items()):
             container, check = wanted.get(container_id, (None, None))
-            if container is None or known.tracker.run != run_of(container) or known.check != check:
+            over = container is None or known.tracker.run != run_of(container) or known.check != check
+            if over or known.task.done():  # done: it ended with a loop that failed and runs anew
                 known.task.cancel()
                 del self._followed[container_id]
         for container_id, (container, check) in wanted.items():

@@ -47,13 +47,14 @@ class Machine(Generic[EngineT]):
     events: list[tuple[EventKind, str | None, dict[str, Any]]] = field(default_factory=list)
     generation: int = 0
     keeper: Keeper | None = None
+    clock: Callable[[], datetime] = now
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[Keeper]:
         keeper = self.keeper = Keeper(
             engine=self.engine,
             journal=self.journal,
-            now=now,
+            now=lambda: self.clock(),  # noqa: PLW0108 - a test may set another
             bounds=self.bounds,
             on_change=self.states.append,
             on_event=lambda kind, name, _, data: self.events.append((kind, name, data)),

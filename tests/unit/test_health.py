@@ -109,3 +109,10 @@ def test_unhealthy_always_stands_on_retries_failures_in_a_row(answers: list[tupl
             assert row >= CHECK.retries
         if passed:
             assert tracker.health is Health.HEALTHY
+
+
+def test_a_clock_that_was_set_back_does_not_stop_failures_from_counting() -> None:
+    year = 366 * 86_400
+    tracker = after([(1, FAIL), *((10 * step - year, FAIL) for step in range(4))])
+
+    assert tracker.health is Health.UNHEALTHY
