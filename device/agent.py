@@ -113,6 +113,7 @@ async def run(
             link=link,
             now=utc_now,
             recent_log=recent_log,
+            dropped=lambda: {"messages": inbox.dropped, "events": events.dropped},
         )
     )
 
@@ -187,14 +188,22 @@ async def supervise(name: str, part: Callable[[], Awaitable[None]], rng: Random)
         began = utc_now()
         try:
             await part()
-        except FleetError as error:
-            log.error("%s failed and is started again: %s", name, error)  # noqa: TRY400 - expected kinds
-        except Exception:  # the outermost loop: a fault of ours in one part
-            log.exception("%s failed and is started again", name)
+        except Exception as error:  # the outermost loop: whatever fails in one part, the others go on
+            if (known := _expected(error)) is None:
+                log.exception("%s failed and is started again", name)
+            else:
+                log.error("%s failed and is started again: %s", name, known)  # noqa: TRY400 - expected
         else:
             return
         attempt = next_attempt(attempt, utc_now() - began)
         await asyncio.sleep(pause(attempt, rng.random()).total_seconds())
+
+
+def _expected(error: Exception) -> FleetError | None:
+    """Return the failure of a kind we know that *error* is, or that alone a task group brought."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, FleetError) else None
 
 
 async def telemetry_interval(journal: Journal) -> float:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import TypeAlias
 from uuid import UUID
 
 from device.commands.admit import Stored
-from device.database import Database
+from device.database import Database, StorageFailed
 from schemas.base import print_time, to_wire
 from schemas.commands import Command, CommandResult, CommandStatus
+from schemas.errors import ErrorCode, FailureClass, problem
 
+log = logging.getLogger(__name__)
+
+_Row: TypeAlias = tuple[bytes, str, str, str, str | None, bytes | None, str | None, bytes | None]
 KEPT_FOR = timedelta(days=7)
 MOST = 10_000
 _OVER = 100
@@ -28,9 +35,15 @@ class Ledger:
         self._database = database
 
     async def find(self, command_id: UUID) -> Stored | None:
-        """Return what is known under *command_id*."""
+        """Return what is known under *command_id*. What cannot be read raises `StorageFailed`."""
         rows = await self._select("WHERE id = ?", str(command_id))
-        return next(iter(rows), None)
+        try:
+            return next(map(_stored, rows), None)
+        except ValueError as error:
+            text = f"what is kept of {command_id} cannot be read; send the command under a new id"
+            raise StorageFailed(
+                problem(ErrorCode.INTERNAL, text, failure_class=FailureClass.DISK, retryable=False)
+            ) from error
 
     async def accept(self, stored: Stored) -> None:
         """Note that a command was taken on; the oldest answers make room."""
@@ -62,11 +75,11 @@ class Ledger:
 
     async def unanswered(self) -> list[Stored]:
         """Return the commands without a final word, oldest first."""
-        return await self._select("WHERE status IN (?, ?) ORDER BY received", *_OPEN)
+        return _readable(await self._select("WHERE status IN (?, ?) ORDER BY received", *_OPEN))
 
     async def undelivered(self) -> list[Stored]:
         """Return the answered commands whose answer the broker has not confirmed, oldest first."""
-        return await self._select("WHERE delivered = 0 AND answer IS NOT NULL ORDER BY answered")
+        return _readable(await self._select("WHERE delivered = 0 AND answer IS NOT NULL ORDER BY answered"))
 
     async def counts(self) -> dict[str, int]:
         """Return how many commands there are of each status."""
@@ -74,9 +87,9 @@ class Ledger:
             lambda db: dict(db.execute("SELECT status, count(*) FROM commands GROUP BY status").fetchall())
         )
 
-    async def _select(self, clause: str, *values: str) -> list[Stored]:
+    async def _select(self, clause: str, *values: str) -> list[_Row]:
         query = f"SELECT {_COLUMNS} FROM commands {clause}"  # noqa: S608 - both are literals of this module
-        return await self._database.run(lambda db: [_stored(row) for row in db.execute(query, values)])
+        return await self._database.run(lambda db: db.execute(query, values).fetchall())
 
 
 def _accept(db: sqlite3.Connection, stored: Stored) -> None:
@@ -112,7 +125,18 @@ def _forget(db: sqlite3.Connection, surplus: int, now: datetime) -> None:
         )
 
 
-def _stored(row: tuple[bytes, str, str, str, str | None, bytes | None, str | None, bytes | None]) -> Stored:
+def _readable(rows: Iterable[_Row]) -> list[Stored]:
+    """Return what can be read: a row that another version wrote must not stop the agent."""
+    found = []
+    for row in rows:
+        try:
+            found.append(_stored(row))
+        except ValueError as error:
+            log.error("a command in the journal cannot be read and is left alone: %s", error)  # noqa: TRY400
+    return found
+
+
+def _stored(row: _Row) -> Stored:
     command, digest, status, received, before, answer, response_topic, correlation = row
     return Stored(
         command=Command.model_validate_json(command),

@@ -51,6 +51,8 @@ class Tools:
     link: Speaker
     now: Callable[[], datetime]
     recent_log: Callable[[], Sequence[str]]
+    dropped: Callable[[], Mapping[str, int]] = dict
+    """What gave way for lack of room since the agent started, by kind."""
 
 
 @dataclass(frozen=True, slots=True)

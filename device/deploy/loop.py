@@ -112,12 +112,16 @@ class Keeper:
 
     async def _listen(self) -> None:
         """Wake the loop at each event of the engine, for ever."""
+        said = ""
         while True:
             try:
                 async for _ in self._engine.events():
+                    said = ""
                     self.wake()
             except FleetError as error:
-                log.info("no engine events for now: %s", error)
+                if str(error) != said:
+                    log.info("no engine events for now: %s", error)
+                said = str(error)
             await asyncio.sleep(ENGINE_RETRY)
             self.wake()
 

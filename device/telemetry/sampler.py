@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from schemas.telemetry import Sample
 
 log = logging.getLogger(__name__)
 
+ENGINE_WITHIN = 5.0
+"""Seconds the engine gets in one round: one that hangs must not hold up the readings of the machine."""
+
 
 class Sampler:
     """Takes samples; remembers the last readings, because shares are counted between two."""
@@ -39,6 +43,7 @@ class Sampler:
         reconnects: Callable[[], int],
         data_dir: Path,
         now: Callable[[], datetime],
+        patience: float = ENGINE_WITHIN,
     ) -> None:
         """*keeper* and *reconnects* are asked at each round."""
         self._engine = engine
@@ -47,13 +52,16 @@ class Sampler:
         self._reconnects = reconnects
         self._data_dir = data_dir
         self._now = now
+        self._patience = patience
         self._machine: MachineReading | None = None
         self._stats: dict[str, ContainerStats] = {}
 
     async def prepare(self) -> None:
         """Take the readings that the first round's shares are counted from."""
         self._machine = await self._look()
-        self._stats = await read_stats(self._engine, await self._containers() or [])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                self._stats = await read_stats(self._engine, await self._containers() or [])
 
     async def take(self) -> list[Sample]:
         """Return a sample of everything that could be read. Raises `StorageFailed`."""
@@ -82,6 +90,14 @@ class Sampler:
             return None
 
     async def _services(self, at: datetime) -> list[Sample]:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._read_services(at)
+        except TimeoutError:
+            log.debug("no telemetry of services: no answer within %g s", self._patience)
+            return []
+
+    async def _read_services(self, at: datetime) -> list[Sample]:
         reports = self._keeper().services
         containers = await self._containers() if reports else []
         if containers is None:

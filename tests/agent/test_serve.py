@@ -17,6 +17,8 @@ from schemas.commands import CommandStatus
 from schemas.errors import ErrorCode
 from tests.agent.bench import Bench, bench, now, order, rungs
 
+UNREADABLE = UUID("5d1b4a8e-3c1f-4f7e-9a51-2f4f7f1f6a10")
+
 ACCEPTED, STARTED, SUCCEEDED = CommandStatus.ACCEPTED, CommandStatus.STARTED, CommandStatus.SUCCEEDED
 FAILED, REJECTED, EXPIRED = CommandStatus.FAILED, CommandStatus.REJECTED, CommandStatus.EXPIRED
 
@@ -344,3 +346,21 @@ def test_chunks_hold_what_fits_and_lose_nothing() -> None:
 
 def test_an_endless_line_is_cut_and_says_so() -> None:
     assert logs.cut("x" * 50_000).endswith("... (50000 characters)")
+
+
+async def test_a_row_that_cannot_be_read_stops_neither_the_agent_nor_other_commands(device: Bench) -> None:
+    await device.journal.database.run(
+        lambda db: db.execute(
+            "INSERT INTO commands (id, command, digest, received, deadline, status) "
+            "VALUES (?, ?, '', ?, ?, ?)",
+            (str(UNREADABLE), b'{"name": "of-a-later-version"}', "2026", "2026", "accepted"),
+        )
+    )
+
+    async with device.serving() as server:
+        again = await order(server, "ping", b"{}", command=UNREADABLE)
+        refused = await device.line.answer(again)
+        answered = await device.line.answer(await order(server, "ping", b"{}"))
+
+    assert (refused.status, refused.error and refused.error.code) == (CommandStatus.FAILED, "internal")
+    assert answered.status is CommandStatus.SUCCEEDED

@@ -174,6 +174,7 @@ async def test_a_round_covers_the_machine_the_agent_and_each_service(tmp_path: P
         reconnects=lambda: 3,
         data_dir=tmp_path,
         now=lambda: clock[0],
+        patience=0.1,
     )
     await sampler.prepare()
     clock[0] += timedelta(seconds=10)
@@ -181,6 +182,8 @@ async def test_a_round_covers_the_machine_the_agent_and_each_service(tmp_path: P
     samples = await sampler.take()
     engine.world.go_down()
     without_engine = await sampler.take()
+    engine.world.hang()
+    beside_a_hanging_engine = await sampler.take()
 
     for sample in samples:
         check(sample)
@@ -188,6 +191,7 @@ async def test_a_round_covers_the_machine_the_agent_and_each_service(tmp_path: P
     assert samples[1].fields["cpu_percent"] == 1.0
     assert samples[2].fields["reconnects"] == 3
     assert [each.measurement for each in without_engine] == ["device", "agent"]
+    assert [each.measurement for each in beside_a_hanging_engine] == ["device", "agent"]
     await spool.close()
 
 

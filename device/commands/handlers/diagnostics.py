@@ -44,6 +44,7 @@ async def diagnostics(tools: Tools) -> Answer:
             "session": link.session,
             "last_error": link.last_error,
         },
+        "dropped": dict(tools.dropped()),
         "log": newest(tools.recent_log(), limit=_LOG_SHARE),
     }
     return Answer("diagnostics", data)
