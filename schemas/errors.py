@@ -87,6 +87,7 @@ class ErrorCode(StrEnum):
     ENGINE_REFUSED = "engine.refused"
     HEALTH_FAILED = "health.failed"
     TELEMETRY_BAD_TIME = "telemetry.bad_time"
+    TELEMETRY_SERIES_LIMIT = "telemetry.series_limit"
     METRICS_UNREACHABLE = "metrics.unreachable"
     METRICS_REFUSED = "metrics.refused"
     QUERY_TOO_WIDE = "query.too_wide"
@@ -175,6 +176,7 @@ MEANING: dict[ErrorCode, Meaning] = {
     ErrorCode.ENGINE_REFUSED: Meaning(409, "The container engine refused the step."),
     ErrorCode.HEALTH_FAILED: Meaning(409, "A service did not become healthy in time."),
     ErrorCode.TELEMETRY_BAD_TIME: Meaning(422, "A sample's time is impossible."),
+    ErrorCode.TELEMETRY_SERIES_LIMIT: Meaning(422, "The device measures too many different things."),
     ErrorCode.METRICS_UNREACHABLE: Meaning(503, "The metrics database does not answer.", retry=True),
     ErrorCode.METRICS_REFUSED: Meaning(502, "The metrics database refused the request."),
     ErrorCode.QUERY_TOO_WIDE: Meaning(422, "The query would return too many points."),

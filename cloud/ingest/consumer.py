@@ -22,6 +22,7 @@ from uuid import UUID
 from cloud.backoff import pause
 from cloud.bus import Broker, Bus, Incoming
 from cloud.ingest.decode import Batch, Reject, decode
+from cloud.ingest.series import Breadth
 from cloud.ingest.track import Track, begin, stored
 from cloud.metrics.protocol import Metrics, PartialWrite, Point
 from cloud.store import dead_letters, devices, streams
@@ -76,6 +77,7 @@ class Ingest:
         self._arrived: asyncio.Queue[_Arrived] = asyncio.Queue(IN_HAND)
         self._tracks: dict[Stream, Track] = {}
         self._enrolled: set[UUID] = set()
+        self._breadth = Breadth()
         self._bus = Bus(
             broker,
             topics_,
@@ -120,8 +122,7 @@ class Ingest:
     async def _store(self, arrived: Sequence[_Arrived]) -> Sequence[_Arrived]:
         """Bring *arrived* into both databases, tell the devices, and return them."""
         known = await self._patiently(lambda: self._enrolled_of(arrived))
-        batches = [_only_enrolled(each, known) for each in arrived]
-        batches = await self._write(batches)
+        batches = await self._write([self._bounded(_only_enrolled(each, known)) for each in arrived])
         tracks = await self._patiently(lambda: self._record(batches))
         for stream, track in tracks.items():
             self._tracks.pop(stream, None)
@@ -140,6 +141,9 @@ class Ingest:
             async with self._database.session() as session:
                 self._enrolled |= await devices.enrolled(session, unknown)
         return asked & self._enrolled
+
+    def _bounded(self, batch: Batch) -> Batch:
+        return _without(batch, self._breadth.beyond(batch.points), ErrorCode.TELEMETRY_SERIES_LIMIT)
 
     async def _write(self, batches: list[Batch]) -> list[Batch]:
         """Write every point; return the batches without the points that no second try would store."""
@@ -217,14 +221,15 @@ def _only_enrolled(arrived: _Arrived, known: set[UUID]) -> Batch:
     return Batch(batch.topic, None, rejects=[reject])
 
 
-def _without(batch: Batch, reasons: Mapping[int, str]) -> Batch:
+def _without(batch: Batch, reasons: Mapping[int, str], code: ErrorCode = ErrorCode.METRICS_REFUSED) -> Batch:
     """Return *batch* with the points that *reasons* names (by identity) among its rejects."""
     refused = [point for point in batch.points if id(point) in reasons]
     if not refused:
         return batch
-    why = problem(ErrorCode.METRICS_REFUSED, f"{len(refused)} points: {reasons[id(refused[0])]}")
+    why = problem(code, f"{len(refused)} points: {reasons[id(refused[0])]}")
     reject = Reject(json.dumps([_shown(point) for point in refused]).encode(), why)
-    return replace(batch, points=(), rejects=[*batch.rejects, reject])
+    kept = [point for point in batch.points if id(point) not in reasons]
+    return replace(batch, points=kept, rejects=[*batch.rejects, reject])
 
 
 def _shown(point: Point) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ import pytest
 
 from cloud.bus import Broker
 from cloud.ingest.consumer import Ingest
+from cloud.ingest.series import MAX_SERIES
 from cloud.metrics.protocol import (
     Latest,
     Metrics,
@@ -23,7 +25,10 @@ from cloud.metrics.protocol import (
 from cloud.metrics.sql import SqlMetrics
 from cloud.store import dead_letters
 from cloud.store.database import Database, driver_url
+from schemas import topics
+from schemas.base import to_wire
 from schemas.errors import ErrorCode, refuse
+from schemas.telemetry import Sample, TelemetryBatch
 from schemas.topics import Topics
 from tests.broker.cloud import Device, connected, now, until
 from tests.servers.mosquitto import HOST, Mosquitto
@@ -165,6 +170,28 @@ async def test_a_refused_point_is_kept_aside_and_the_stream_goes_on(
         (row,) = await dead_letters.listing(session)
     assert (row.code, b"13.0" in row.payload) == ("metrics.refused", True)
     assert "not in the mood" in row.message
+
+
+async def test_a_device_that_names_a_new_thing_each_time_is_bounded(
+    own_broker: Mosquitto, database: Database, metrics: Moody, device: Device
+) -> None:
+    metrics.refuses = -2.0
+    async with ingesting(own_broker, database, metrics):
+        for seq in (1, 2):
+            samples = [
+                Sample(
+                    at=now(), measurement="app", tags={"request": f"{seq}-{number}"}, fields={"value": 1.0}
+                )
+                for number in range(600)
+            ]
+            batch = TelemetryBatch(boot=device.boot, seq=seq, oldest=1, sent_at=now(), samples=samples)
+            await device.say(topics.Telemetry(device.id, "main"), to_wire(batch))
+        await device.watermark_of(2)
+
+    async with database.session() as session:
+        assert [row.code for row in await dead_letters.listing(session)] == ["telemetry.series_limit"]
+    found = await metrics.query(Query("app", now() - timedelta(hours=1), now() + timedelta(hours=1)))
+    assert len(found) == MAX_SERIES - 1, "the greeting has one of its own"
 
 
 async def test_a_batch_that_meets_a_fault_of_ours_costs_only_itself(
