@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
+from ipaddress import ip_address
+from itertools import combinations
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
@@ -50,6 +52,15 @@ def _env_name(name: str) -> str:
         )
         raise CodedValueError(ErrorCode.POLICY_RESERVED_NAME, message)
     return name
+
+
+def _address(text: str) -> str:
+    try:
+        ip_address(text)
+    except ValueError:
+        message = f"{shown(text)} is not an IP address"
+        raise CodedValueError(ErrorCode.VALUE_OUT_OF_RANGE, message) from None
+    return text
 
 
 Port = Annotated[int, AfterValidator(_port), Field(json_schema_extra={"minimum": 1, "maximum": 65535})]
@@ -136,6 +147,7 @@ class PortMapping(Document):
     address: Annotated[
         str,
         StringConstraints(pattern=r"^(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]{2,39})$"),
+        AfterValidator(_address),
         Field(description="Device address to listen on; 0.0.0.0 opens it to the network."),
     ] = "127.0.0.1"
 
@@ -228,6 +240,7 @@ def _check_services(services: list[ServiceManifest]) -> None:
         raise CodedValueError(ErrorCode.MANIFEST_DUPLICATE_SERVICE, f"two services are called {twice!r}")
     for service in services:
         _check_dependencies(service, by_name)
+    _check_ports(services)
     if circle := find_cycle({name: each.depends_on for name, each in by_name.items()}):
         message = f"services wait for each other: {' -> '.join(circle)}; remove one dependency"
         raise CodedValueError(ErrorCode.MANIFEST_CYCLE, message)
@@ -247,6 +260,24 @@ def _check_dependencies(service: ServiceManifest, known: Mapping[str, ServiceMan
         if condition is Condition.COMPLETED and other.restart is RestartPolicy.ALWAYS:
             message = f"{service.name!r} waits for {name!r} to complete; set {name!r} to restart on_failure"
             raise CodedValueError(ErrorCode.MANIFEST_CYCLE, message)
+
+
+def _check_ports(services: Iterable[ServiceManifest]) -> None:
+    published = [(each.name, port) for each in services for port in each.ports if port.host is not None]
+    taken: dict[tuple[int | None, str], list[tuple[str, PortMapping]]] = {}
+    for name, port in published:
+        taken.setdefault((port.host, port.protocol), []).append((name, port))
+    for (number, protocol), holders in taken.items():
+        for (one, first), (other, second) in combinations(holders, 2):
+            if _overlap(first.address, second.address):
+                message = f"{one!r} and {other!r} both publish port {number}/{protocol}; choose another"
+                raise CodedValueError(ErrorCode.PORT_IN_USE, message)
+
+
+def _overlap(first: str, second: str) -> bool:
+    one, other = ip_address(first), ip_address(second)
+    same_kind = one.version == other.version
+    return same_kind and (one == other or one.is_unspecified or other.is_unspecified)
 
 
 def find_cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:

@@ -138,3 +138,43 @@ def test_configuration_of_another_service_or_of_the_agent_changes_no_service(giv
 
     assert with_config(a_service(), config) == a_service()
     assert with_config(a_service(), config).fingerprint == a_service().fingerprint
+
+
+def publishing(*ports: dict[str, Any]) -> dict[str, Any]:
+    services = [
+        {"name": f"s{number}", "image": "a:1", "ports": [{"container": 80, **port}]}
+        for number, port in enumerate(ports)
+    ]
+    return {"name": "shop", "version": "1", "services": services}
+
+
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [{"host": 8080}, {"host": 8080}],
+        [{"host": 8080, "address": "0.0.0.0"}, {"host": 8080, "address": "127.0.0.2"}],
+        [{"host": 8080, "address": "::1"}, {"host": 8080, "address": "::"}],
+    ],
+)
+def test_two_services_never_publish_one_port(ports: list[dict[str, Any]]) -> None:
+    with pytest.raises(Unreadable, match=r"port\.in_use: .*'s0' and 's1' both publish port 8080/tcp"):
+        fit(Release, publishing(*ports))
+
+
+def test_one_port_number_on_other_addresses_or_protocols_is_fine() -> None:
+    ports = [
+        {"host": 8080},
+        {"host": 8080, "address": "127.0.0.2"},
+        {"host": 8080, "address": "::"},
+        {"host": 8080, "protocol": "udp"},
+        {},
+        {},
+    ]
+
+    assert len(fit(Release, publishing(*ports)).services) == len(ports)
+
+
+@pytest.mark.parametrize("address", ["999.1.1.1", "1:2:3", ":::"])
+def test_what_looks_like_an_address_but_is_none_is_refused(address: str) -> None:
+    with pytest.raises(Unreadable, match=r"value\.out_of_range: .*is not an IP address"):
+        fit(Release, publishing({"host": 80, "address": address}))
