@@ -23,7 +23,7 @@ from cloud.backoff import pause
 from cloud.bus import Broker, Bus, Incoming
 from cloud.ingest.decode import Batch, Reject, decode
 from cloud.ingest.series import Breadth
-from cloud.ingest.track import Track, begin, stored
+from cloud.ingest.track import Track, begin, caught_up, stored
 from cloud.metrics.protocol import Metrics, PartialWrite, Point
 from cloud.store import dead_letters, devices, streams
 from cloud.store.database import Database
@@ -168,10 +168,10 @@ class Ingest:
         now = self._now()
         async with self._database.session() as session:
             wanted = {batch.stream for batch in batches if batch.stream is not None}
-            fresh = {stream for stream in wanted if stream not in self._tracks}
-            marks = await streams.marks(session, fresh) if fresh else {}
-            before = {stream: self._tracks[stream] for stream in wanted - fresh}
-            before |= {stream: Track(mark.seq, mark.lost) for stream, mark in marks.items()}
+            marks = await streams.marks(session, wanted) if wanted else {}
+            before = {stream: self._tracks[stream] for stream in wanted & self._tracks.keys()}
+            for stream, mark in marks.items():  # another worker may have been further
+                before[stream] = caught_up(before.get(stream, Track(mark.seq)), mark.seq, mark.lost)
             after = dict(before)
             for batch in batches:
                 if batch.stream is not None:

@@ -36,6 +36,13 @@ def stored(track: Track, seq: int, oldest: int | None) -> Track:
     return _dropped(_joined(track.seq, track.lost, track.ahead | {seq}), oldest, seq)
 
 
+def caught_up(track: Track, seq: int, lost: int) -> Track:
+    """Return *track* once another worker has told the database that all is well up to *seq*."""
+    if seq < track.seq:
+        return track
+    return _joined(seq, max(track.lost, lost), frozenset(each for each in track.ahead if each > seq))
+
+
 def _dropped(track: Track, oldest: int | None, seq: int) -> Track:
     """Count as lost what is missing below *oldest*, which is never above the batch that says so."""
     floor = 0 if oldest is None else min(oldest, seq) - 1

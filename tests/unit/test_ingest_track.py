@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.ingest.track import MAX_AHEAD, Track, begin, stored
+from cloud.ingest.track import MAX_AHEAD, Track, begin, caught_up, stored
 
 orders = st.permutations(range(1, 12)).flatmap(
     lambda order: st.lists(st.sampled_from(order), max_size=10).map(lambda again: [*order, *again])
@@ -66,3 +66,25 @@ def test_what_is_remembered_beyond_a_gap_is_bounded() -> None:
 
     assert track.seq == 2 * MAX_AHEAD - 1
     assert track.lost == 1
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.lists(st.integers(0, 39), max_size=10))
+def test_two_workers_that_share_a_stream_bring_it_to_its_end_and_lose_nothing(
+    turns: list[bool], crashes: list[int]
+) -> None:
+    """Each worker sees a part; the mark in the database is all they share, and the device trims by it."""
+    tracks: dict[bool, Track] = {}
+    mark, lost = 0, 0
+    for number, worker in enumerate([*turns, *turns]):
+        if number in crashes:
+            tracks.pop(worker, None)
+        sent = range(mark + 1, len(turns) + 1)  # what the device still has; the oldest is sent again at last
+        if not sent:
+            break
+        seq = sent[0] if number >= len(turns) else min(max(number + 1, sent[0]), len(turns))
+        track = stored(caught_up(tracks.get(worker, Track(mark)), mark, lost), seq, oldest=sent[0])
+        tracks[worker] = track
+        mark, lost = max(mark, track.seq), max(lost, track.lost)
+
+    assert lost == 0
+    assert mark == len(turns)
