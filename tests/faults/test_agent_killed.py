@@ -25,8 +25,12 @@ ROUNDS = 3
 def slow(docker_stack: Stack, demo_image: str) -> Stack:
     for device in docker_stack.devices:
         settle(docker_stack, device, release("slow", counting(demo_image, "slow", STOP_TAKES)))
-        until(lambda device=device: starts_in_volume(boxes(device)["slow"]), "the first start")
+    until(lambda: all(map(starts, docker_stack.devices)), "the first starts")
     return docker_stack
+
+
+def starts(device: str) -> int:
+    return starts_in_volume(boxes(device)["slow"])
 
 
 def order_restart(stack: Stack, device: str) -> str:
@@ -48,7 +52,7 @@ def answer(stack: Stack, command: str) -> dict[str, Any]:
 def assert_restarted_once(device: str, began: float, before: int) -> None:
     happened = history(device, began)
     assert (count(happened, "die", "slow"), count(happened, "start", "slow")) == (1, 1), happened
-    assert until(lambda: starts_in_volume(boxes(device)["slow"]) == before + 1, "the start to be counted")
+    assert until(lambda: starts(device) == before + 1, "the start to be counted")
 
 
 def wait_for(events: Iterator[Happening], action: str) -> None:
@@ -60,7 +64,7 @@ def wait_for(events: Iterator[Happening], action: str) -> None:
 @pytest.mark.parametrize("moment", ["kill", "die", "start"])
 def test_one_restart_happens_though_the_agent_dies_just_after(slow: Stack, moment: str) -> None:
     device = slow.devices[0]
-    before, began = starts_in_volume(boxes(device)["slow"]), time.time()
+    before, began = starts(device), time.time()
 
     with watching(device) as events:
         command = order_restart(slow, device)
@@ -74,7 +78,7 @@ def test_one_restart_happens_though_the_agent_dies_just_after(slow: Stack, momen
 
 def test_one_restart_happens_though_the_agent_dies_as_soon_as_it_accepted(slow: Stack) -> None:
     device = slow.devices[1]
-    before, began = starts_in_volume(boxes(device)["slow"]), time.time()
+    before, began = starts(device), time.time()
 
     with listening(slow, f"{device}/up/result/#") as heard:
         command = order_restart(slow, device)
@@ -92,7 +96,7 @@ def test_one_restart_happens_whenever_the_agent_dies(slow: Stack) -> None:
     chance = random.Random(seed)
 
     def one_round(device: str, delay: float) -> None:
-        before, began = starts_in_volume(boxes(device)["slow"]), time.time()
+        before, began = starts(device), time.time()
         command = order_restart(slow, device)
         time.sleep(delay)  # the moment is what the test is about
         kill_agent(slow, device)

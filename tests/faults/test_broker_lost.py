@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -39,11 +40,12 @@ def busy(fragile_stack: Stack) -> Stack:
 def quicken(stack: Stack) -> None:
     order = {"target": {"devices": stack.devices}, "agent": {"telemetry_interval": 1}}
     versions = stack.post("/edge/config/update", order)["devices"]
-    for device in stack.devices:
-        until(
-            lambda device=device: stack.status(device)["reported"]["config_version"] == versions[device],
-            "the configuration to be applied",
-        )
+    until(
+        lambda: all(
+            stack.status(device)["reported"]["config_version"] == versions[device] for device in stack.devices
+        ),
+        "the configuration to be applied",
+    )
 
 
 def until_killed_is_back(stack: Stack, name: str) -> None:
@@ -55,14 +57,13 @@ def until_killed_is_back(stack: Stack, name: str) -> None:
 
 def until_online(stack: Stack, sessions: dict[str, int]) -> None:
     """Wait until each device is there in a newer session than before."""
-    for device in stack.devices:
-        until(
-            lambda device=device: (
-                stack.status(device)["online"]
-                and stack.status(device)["presence"]["session"] > sessions[device]
-            ),
-            f"{device} to be online again",
-        )
+    until(
+        lambda: all(
+            stack.status(device)["online"] and session > sessions[device]
+            for device, session in sessions_of(stack).items()
+        ),
+        "the devices to be online again",
+    )
 
 
 def sessions_of(stack: Stack) -> dict[str, int]:
@@ -106,7 +107,7 @@ def test_a_broker_that_loses_its_whole_state_gets_it_back_and_no_sample_is_lost(
     until_online(busy, sessions)
 
     for device in busy.devices:
-        kept = until(lambda device=device: orders_kept(busy, device), "the orders to be retained again")
+        kept = until(partial(orders_kept, busy, device), "the orders to be retained again")
         assert kept["desired"]["release"]["name"] == "busy"
         assert kept["config"]["agent"]["telemetry_interval"] == 1
         assert busy.command(device, "ping")["status"] == "succeeded"

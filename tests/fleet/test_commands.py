@@ -16,7 +16,7 @@ from schemas.base import print_time
 from tests.servers.boxes import boxes, count, history, starts_in_volume
 from tests.servers.docker import docker
 from tests.servers.enrol import enrol
-from tests.servers.mqtt_tools import device_arguments, listening, mosquitto_pub, publish
+from tests.servers.mqtt_tools import Word, device_arguments, listening, mosquitto_pub, publish
 from tests.servers.shop import api, release, service_of, settle, store
 from tests.servers.stack import Stack, until
 
@@ -46,7 +46,7 @@ def test_mosquitto_pub_with_the_operators_certificate_restarts_a_container(
 
     with listening(docker_stack, f"{device}/up/result/#") as heard:
         publish(docker_stack, f"{device}/down/command/restart/{command}", '{"service":"store"}')
-        said = []
+        said: list[Word] = []
         while not said or said[-1].payload["status"] != "succeeded":
             said.append(heard.next())
 

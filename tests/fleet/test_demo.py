@@ -1,7 +1,6 @@
 """`fleet demo` does what it promises, and the lines it prints work in a shell."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,4 +68,3 @@ def test_the_demo_shows_three_devices_and_six_healthy_containers_and_can_be_trie
         fleet("down", "--purge", "--data-dir", str(folder), timeout=60)
     assert all(volumes(device) == [] for device in devices)
     assert not folder.exists()
-    shutil.rmtree(tmp_path, ignore_errors=True)
