@@ -32,7 +32,10 @@ def find_door(url: str | None, key: str | None, data_dir: Path | None) -> Door:
     if url and key and data_dir is None:
         return Door(url.rstrip("/"), key)
     directory = data_dir or Path(os.environ.get("FLEETLINE_STACK_DIR", DEFAULT_DATA_DIR))
-    endpoints = Layout(directory).read_endpoints()
+    try:
+        endpoints = Layout(directory).read_endpoints()
+    except OSError as error:
+        stop(Exit.DENIED, "stack.closed", f"{error}; it is its owner's, or give --url and --key")
     if endpoints is None:
         stop(
             Exit.UNREACHABLE,

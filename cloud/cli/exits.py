@@ -28,6 +28,8 @@ class Exit(IntEnum):
     """No such device, command, release or key."""
     TIMED_OUT = 6
     """No final answer within the time given; it may still come."""
+    INTERRUPTED = 130
+    """Ctrl-C before it was done, as shells count it."""
 
 
 def stop(status: Exit, code: str, message: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +88,7 @@ def down(
     data_dir: DataDir = None,
     *,
     purge: Annotated[
-        bool, typer.Option("--purge", help="Also delete the data directory and the devices' volumes.")
+        bool, typer.Option("--purge", help="Also delete the stack's data and the devices' volumes.")
     ] = False,
     json_: Json = False,
 ) -> None:
@@ -98,8 +97,9 @@ def down(
     Data stays for the next start unless --purge is given.
     """
     directory = data_dir or DEFAULT_DATA_DIR
-    if not directory.exists():
-        stop(Exit.NOT_FOUND, "stack.unknown", f"there is no {directory}; nothing to end")
+    layout = Layout(directory)
+    if layout.foreign or not directory.exists():
+        stop(Exit.NOT_FOUND, "stack.unknown", f"no stack was ever started in {directory}; nothing to end")
     with _progress(transient=True) as progress:
         task = progress.add_task("ending processes", total=None)
         ended = detach.stop(directory)
@@ -110,7 +110,7 @@ def down(
             stop(Exit.FAILED, f"down.{error.part}", error.why)
         if purge:
             progress.update(task, description=f"deleting {directory}")
-            shutil.rmtree(directory)
+            layout.remove()
     if json_:
         as_json({"processes": ended, "removed": removed, "purged": purge})
     else:
@@ -119,11 +119,13 @@ def down(
 
 def bring_up(directory: Path, settings: StackSettings) -> None:
     """Start a detached stack with progress on standard error; end the command where a part fails."""
-    with _progress() as progress:
-        try:
+    try:
+        with _progress() as progress:
             detach.start(directory, settings, _reporter(progress))
-        except StackFailed as error:
-            stop(Exit.FAILED, f"up.{error.part}", error.why)
+    except StackFailed as error:
+        stop(Exit.FAILED, f"up.{error.part}", error.why)
+    except KeyboardInterrupt:
+        stop(Exit.INTERRUPTED, "up.interrupted", "what had started was ended again")
 
 
 @contextmanager

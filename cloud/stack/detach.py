@@ -20,10 +20,16 @@ _PURGE_PATIENCE = 120
 def start(directory: Path, settings: StackSettings, report: Report) -> subprocess.Popen[bytes]:
     """Start a detached stack and return its supervisor when all is ready. Raises `StackFailed`."""
     layout = Layout(directory)
-    layout.make()
-    reading, writing = os.pipe()
     log = layout.log("stack")
-    with log.open("ab") as output:
+    try:
+        if layout.foreign:
+            raise StackFailed("files", f"{layout.directory} holds other things; choose a new --data-dir")
+        layout.make()
+        output = log.open("ab")
+    except OSError as error:
+        raise StackFailed("files", f"{error}; choose another --data-dir") from error
+    reading, writing = os.pipe()
+    with output:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [
                 *(sys.executable, "-m", "cloud.stack"),
@@ -37,6 +43,17 @@ def start(directory: Path, settings: StackSettings, report: Report) -> subproces
             start_new_session=True,
         )
     os.close(writing)
+    try:
+        return _await_ready(process, reading, report, log)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _await_ready(
+    process: subprocess.Popen[bytes], reading: int, report: Report, log: Path
+) -> subprocess.Popen[bytes]:
     with os.fdopen(reading) as progress:
         for line in progress:
             word = json.loads(line)

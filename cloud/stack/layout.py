@@ -10,11 +10,14 @@ DIR/logs/            one log for each process
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from schemas.base import Document
 
@@ -77,7 +80,7 @@ class Layout:
     """Paths below one stack directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        self.directory = directory.resolve()
 
     @property
     def endpoints(self) -> Path:
@@ -131,6 +134,25 @@ class Layout:
         """Return the data directory of a local device, counted from 1."""
         return self.directory / "devices" / f"{number:02d}"
 
+    def device_id(self, number: int) -> str | None:
+        """Return the id a local device enrolled under, or None where it has not yet."""
+        try:
+            return str(json.loads(self._identity(number).read_bytes())["device"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def lead_device(self, number: int, changes: Mapping[str, str | int]) -> None:
+        """Change what a local device remembers of its broker: ports and topics differ from start to start."""
+        try:
+            known = json.loads(self._identity(number).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return
+        if isinstance(known, dict) and known != {**known, **changes}:
+            save_secret(self._identity(number), json.dumps({**known, **changes}))
+
+    def _identity(self, number: int) -> Path:
+        return self.device(number) / "identity" / "device.json"
+
     def devices(self) -> list[Path]:
         """Return the data directories of all local devices there ever were."""
         return sorted((self.directory / "devices").glob("[0-9]*"))
@@ -139,6 +161,28 @@ class Layout:
         """Make the folders, closed to others."""
         for name in ("", "passes", "logs", "broker", "cloud", "devices"):
             (self.directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.lock.touch(mode=0o600)
+
+    @property
+    def used(self) -> bool:
+        """Whether a stack was ever started here."""
+        return self.lock.exists()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the directory holds what is not a stack's, so that a stack must not settle in it."""
+        return not self.used and self.directory.exists() and any(self.directory.iterdir())
+
+    def remove(self) -> None:
+        """Delete what a stack made here, and the directory itself where nothing else is in it."""
+        for name in ("broker", "cloud", "devices", "influx", "logs", "passes", "pki"):
+            if (self.directory / name).exists():
+                shutil.rmtree(self.directory / name)
+        for path in (self.endpoints, self.settings, self.lock):
+            path.unlink(missing_ok=True)
+            _draft(path).unlink(missing_ok=True)
+        if not any(self.directory.iterdir()):
+            self.directory.rmdir()
 
     def read_settings(self) -> StackSettings | None:
         """Return the settings of the last start, or None."""
@@ -156,15 +200,19 @@ def save(path: Path, document: Document) -> None:
 
 def save_secret(path: Path, text: str) -> None:
     """Write *text* to *path* in one step, readable by the owner only at every moment."""
-    draft = path.with_name(f".{path.name}.new")
+    draft = _draft(path)
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
     draft.write_text(f"{text}\n", "utf-8")
     draft.replace(path)
 
 
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
 def _read(path: Path, model: type[_Document]) -> _Document | None:
     try:
         return model.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValidationError):
         return None

@@ -131,8 +131,12 @@ def cloud(layout: Layout, settings: StackSettings) -> Program:
 
 
 def device(layout: Layout, settings: StackSettings, number: int) -> Program:
-    """Return one agent, which enrols itself at its first start."""
+    """Return one agent, which enrols itself at its first start and later finds the broker where it is now."""
     name = device_name(number)
+    layout.lead_device(
+        number,
+        {"mqtt_host": HOST, "mqtt_port": settings.device_mqtt_port, "topic_root": settings.topic_root},
+    )
     arguments = [
         *(sys.executable, "-m", "device", "run"),
         *("--data-dir", str(layout.device(number))),

@@ -8,10 +8,10 @@ from cloud.stack.layout import HOST, MetricsKind, StackSettings
 
 
 class PortTaken(Exception):  # noqa: N818 - says what is the case
-    """A port that was asked for by number is in use."""
+    """A port that was asked for by number cannot be had."""
 
-    def __init__(self, option: str, port: int) -> None:
-        super().__init__(f"port {port} is in use; give {option} another number, or 0 for any free one")
+    def __init__(self, option: str, port: int, why: str) -> None:
+        super().__init__(f"port {port} {why}; give {option} another number, or 0 for any free one")
 
 
 def choose(asked: StackSettings, earlier: StackSettings | None) -> StackSettings:
@@ -32,22 +32,29 @@ def choose(asked: StackSettings, earlier: StackSettings | None) -> StackSettings
         number = getattr(asked, name)
         if number == 0:
             before = getattr(earlier, name) if earlier else 0
-            chosen[name] = before if before and _is_free(before) else _any_free(set(chosen.values()))
-        elif _is_free(number):
-            chosen[name] = number
+            taken = {*chosen.values(), *(getattr(asked, each) for each in wanted)}
+            usable = before and before not in taken and _why_not(before) is None
+            chosen[name] = before if usable else _any_free(taken)
+        elif number in chosen.values():
+            raise PortTaken(option, number, "is asked for twice")
+        elif why := _why_not(number):
+            raise PortTaken(option, number, why)
         else:
-            raise PortTaken(option, number)
+            chosen[name] = number
     return asked.model_copy(update=chosen)
 
 
-def _is_free(port: int) -> bool:
+def _why_not(port: int) -> str | None:
+    """Return why nothing can listen on *port* here, or None where it is free."""
     with socket.socket() as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             door.bind((HOST, port))
+        except PermissionError:
+            return "is for root only"
         except OSError:
-            return False
-    return True
+            return "is in use"
+    return None
 
 
 def _any_free(taken: set[int]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from broker_config.settings import UnsafeSettings
 from cloud.stack import parts
 from cloud.stack.layout import HOST, Endpoints, Layout, MetricsKind, StackSettings, save, save_secret
 from cloud.stack.ports import PortTaken, choose
@@ -90,15 +91,21 @@ class _Stack:
             await self._bring_up("cloud", [parts.cloud(layout, settings)], self._cloud_ready)
         except parts.NotInstalled as error:
             raise StackFailed("setup", str(error)) from error
+        except UnsafeSettings as error:
+            raise StackFailed("broker", str(error)) from error
         key = await self._admin_key()
         async with self._client(key) as client:
-            devices = [parts.device(layout, settings, number + 1) for number in range(settings.devices)]
+            devices = [parts.device(layout, settings, number) for number in self._numbers]
             if devices:
                 await self._enrolment_token(client)
                 await self._bring_up("devices", devices, lambda: self._devices_ready(client))
             endpoints = await self._describe(client, key)
         self._endpoints = endpoints
         self._note_pids()
+
+    @property
+    def _numbers(self) -> range:
+        return range(1, self._settings.devices + 1)
 
     async def stop(self) -> None:
         """End every part, the last one started first."""
@@ -194,20 +201,20 @@ class _Stack:
 
     async def _local_devices(self, client: httpx.AsyncClient) -> list[dict[str, Any]]:
         """Return the stack's own devices as the API lists them."""
-        names = {parts.device_name(number + 1) for number in range(self._settings.devices)}
+        ids = {self._layout.device_id(number): number for number in self._numbers}
         found: list[dict[str, Any]] = []
         parameters: dict[str, str | int] = {"limit": 500}
         while True:
             page = (await client.get("/edge/devices", params=parameters)).raise_for_status().json()["data"]
-            found += [each for each in page["devices"] if each["name"] in names]
+            found += [each for each in page["devices"] if each["id"] in ids]
             if not page["next"]:
-                return sorted(found, key=lambda each: str(each["name"]))
+                return sorted(found, key=lambda each: ids[each["id"]])
             parameters["after"] = page["next"]
 
     async def _describe(self, client: httpx.AsyncClient, key: str) -> Endpoints:
         operator_chain, operator_key = self._layout.certificate("operator")
         devices = await self._local_devices(client)
-        numbers = {parts.device_name(number + 1): number + 1 for number in range(self._settings.devices)}
+        folders = [self._layout.device(number) for number in self._numbers]
         return Endpoints(
             api_url=parts.api_url(self._settings),
             api_key=key,
@@ -221,7 +228,7 @@ class _Stack:
             device_ids=[each["id"] for each in devices],
             pids={},
             device_mqtt_port=self._settings.device_mqtt_port,
-            devices={each["id"]: self._layout.device(numbers[each["name"]]) for each in devices},
+            devices={each["id"]: folder for each, folder in zip(devices, folders, strict=True)},
         )
 
     def _note_pids(self) -> None:

@@ -147,3 +147,14 @@ def test_every_verb_explains_itself(runner: CliRunner) -> None:
     ]
     for verb in verbs:
         assert runner.invoke(app, [verb, "--help"]).exit_code == 0, verb
+
+
+def test_ending_a_stack_leaves_a_directory_alone_that_never_was_one(
+    runner: CliRunner, tmp_path: Path
+) -> None:
+    (tmp_path / "letter").write_text("dear", "utf-8")
+
+    done = runner.invoke(app, ["down", "--purge", "--data-dir", str(tmp_path)])
+
+    assert done.exit_code == Exit.NOT_FOUND
+    assert (tmp_path / "letter").read_text("utf-8") == "dear"

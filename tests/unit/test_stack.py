@@ -1,5 +1,6 @@
 """The local stack: ports, pauses, finding and ending processes."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cloud.stack.detach import start
 from cloud.stack.layout import HOST, Layout, MetricsKind, StackSettings, save
 from cloud.stack.ports import PortTaken, choose
 from cloud.stack.processes import MARK, end_all, last_words, members, pause_before
+from cloud.stack.progress import StackFailed
 
 ANY = StackSettings(http_port=0, mqtt_port=0, device_mqtt_port=0)
 
@@ -105,3 +108,75 @@ def test_settings_survive_a_round_trip_through_their_file_and_are_private(tmp_pa
 
     assert layout.read_settings() == ANY
     assert layout.settings.stat().st_mode & 0o077 == 0
+
+
+def test_one_number_for_two_ports_is_refused() -> None:
+    free = choose(ANY, None).http_port
+
+    with pytest.raises(PortTaken, match=rf"port {free} is asked for twice; give --mqtt-port"):
+        choose(ANY.model_copy(update={"http_port": free, "mqtt_port": free}), None)
+
+
+def test_a_stack_does_not_settle_among_other_things(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("dear", "utf-8")
+
+    with pytest.raises(StackFailed, match="holds other things; choose a new --data-dir"):
+        start(tmp_path, ANY, print)
+
+    assert [each.name for each in tmp_path.iterdir()] == ["letter"]
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StackFailed, match=r"file.*choose another --data-dir"):
+        start(tmp_path / "file" / "stack", ANY, print)
+
+
+def test_removing_a_stack_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "stack")
+    layout.make()
+    save(layout.settings, ANY)
+    (layout.directory / "notes").touch()
+
+    layout.remove()
+
+    assert [each.name for each in layout.directory.iterdir()] == ["notes"]
+
+
+def test_a_removed_stack_leaves_nothing(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "stack")
+    layout.make()
+
+    layout.remove()
+
+    assert not layout.directory.exists()
+
+
+def test_one_directory_is_one_stack_however_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    assert Layout(tmp_path / "link").directory == Layout(tmp_path / "real" / ".." / "real").directory
+
+
+def test_a_local_device_follows_the_broker_to_its_new_port_and_keeps_its_identity(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (layout.device(1) / "identity").mkdir(parents=True)
+    (layout.device(1) / "identity" / "device.json").write_text('{"device": "d", "mqtt_port": 1}', "utf-8")
+
+    layout.lead_device(1, {"mqtt_port": 2})
+    layout.lead_device(2, {"mqtt_port": 2})
+
+    assert json.loads((layout.device(1) / "identity" / "device.json").read_bytes()) == {
+        "device": "d",
+        "mqtt_port": 2,
+    }
+    assert (layout.device_id(1), layout.device_id(2)) == ("d", None)
+
+
+def test_a_damaged_settings_file_counts_as_none(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.settings.write_text("{", "utf-8")
+
+    assert layout.read_settings() is None
