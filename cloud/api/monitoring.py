@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from cloud.api.dependencies import NO_QUERY, Parts, Scope, fit_query, forms_of, needs, read_id
 from cloud.api.envelope import ALWAYS, ASKED, GUARDED, Envelope, refusals
@@ -43,18 +43,29 @@ class MetricsQuery(Document):
     ] = []
     start: Annotated[
         str,
-        StringConstraints(pattern=MOMENT),
-        Field(examples=["-15m"], description="RFC 3339, or before now: `-15m`, `-2h`, `-7d`."),
+        Field(
+            max_length=64,
+            examples=["-15m"],
+            description="RFC 3339, or before now: `-15m`, `-2h`, `-7d`.",
+            json_schema_extra={"pattern": MOMENT},
+        ),
     ] = "-1h"
     end: Annotated[
         str,
-        StringConstraints(pattern=MOMENT),
-        Field(description="Not included. Written like `start`, or `now`."),
+        Field(
+            max_length=64,
+            description="Not included. Written like `start`, or `now`.",
+            json_schema_extra={"pattern": MOMENT},
+        ),
     ] = "now"
     every: Annotated[
         str | None,
-        StringConstraints(pattern=DURATION),
-        Field(examples=["30s"], description="One value for each such stretch: `30s`, `5m`."),
+        Field(
+            max_length=64,
+            examples=["30s"],
+            description="One value for each such stretch: `30s`, `5m`.",
+            json_schema_extra={"pattern": DURATION},
+        ),
     ] = None
     aggregate: Annotated[
         Aggregate | None,
@@ -183,7 +194,7 @@ def _query(asked: MetricsQuery, tags: dict[str, str], now: datetime) -> Query:
         end=moment_of(asked.end, "end", now),
         devices=devices or None,
         fields=tuple(asked.field),
-        every=duration_of(asked.every, "every") if asked.every else None,
+        every=duration_of(asked.every, "every") if asked.every is not None else None,
         aggregate=asked.aggregate or default,
         tags=tags,
     )

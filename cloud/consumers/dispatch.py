@@ -156,7 +156,7 @@ def _is_sign_of_life(said: Said) -> bool:
 
 
 def _stranger(said: Said) -> Refused:
-    message = f"no device with id {said.topic.device} is enrolled; see `fleet devices list`"
+    message = f"no device with id {said.topic.device} is enrolled; see `fleet devices`"
     return Refused(said.incoming, problem(ErrorCode.DEVICE_UNKNOWN, message))
 
 

@@ -82,7 +82,7 @@ async def require(session: AsyncSession, device: UUID) -> DeviceRow:
     """Return the device. Raises FleetError `device.unknown`."""
     row = await get(session, device)
     if row is None:
-        refuse(ErrorCode.DEVICE_UNKNOWN, f"no device with id {device} is enrolled; see `fleet devices list`")
+        refuse(ErrorCode.DEVICE_UNKNOWN, f"no device with id {device} is enrolled; see `fleet devices`")
     return row
 
 
@@ -149,13 +149,13 @@ async def resolve_target(session: AsyncSession, target: Target) -> list[UUID]:
         unknown = [str(device) for device in wanted if device not in known]
         if unknown:
             more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-            message = f"not enrolled: {', '.join(unknown[:_NAMED])}{more}; see `fleet devices list`"
+            message = f"not enrolled: {', '.join(unknown[:_NAMED])}{more}; see `fleet devices`"
             refuse(ErrorCode.DEVICE_UNKNOWN, message)
         return wanted
     selector = parse_selector(target.selector or "")
     page = await listing(session, selector=selector, limit=2**31)
     if not page.rows:
-        message = f"no enrolled device matches {shown(target.selector)}; see `fleet devices list`"
+        message = f"no enrolled device matches {shown(target.selector)}; see `fleet devices`"
         refuse(ErrorCode.TARGET_EMPTY, message)
     return [row.id for row in page.rows]
 

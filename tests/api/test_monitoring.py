@@ -130,3 +130,21 @@ def test_dead_letters_are_listed_the_newest_first_in_pages(running: RunningApi, 
     assert [each["payload"] for each in first["dead_letters"]] == ["\\xff\x00three", "two"]
     assert [each["payload"] for each in second["dead_letters"]] == ["one"]
     assert first["dead_letters"][0]["code"] == "payload.json_syntax"
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("start=yesterday", "write 2026-01-31T12:00:00Z, -15m or now"),
+        ("end=2026-01-31", "write 2026-01-31T12:00:00Z, -15m or now"),
+        ("every=0s", "write 30s, 5m, 2h or 7d"),
+        ("every=", "write 30s, 5m, 2h or 7d"),
+    ],
+)
+def test_a_time_nobody_can_read_is_answered_with_how_to_write_it(
+    client: httpx.Client, asked: str, hint: str
+) -> None:
+    refusal = client.get(f"/edge/monitoring/metrics?measurement=device&{asked}").json()
+
+    assert refusal["code"] == ErrorCode.VALUE_BAD_CHARACTER
+    assert hint in refusal["message"]
