@@ -80,7 +80,7 @@ def show(row: dict[str, Any]) -> None:
     OUT.print(
         f"{coloured(status, _COLOUR.get(status, UNSURE))}  {escape(row.get('detail') or '')}", soft_wrap=True
     )
-    if row.get("error"):
+    if row.get("error") and row["error"]["code"] not in (row.get("detail") or ""):
         OUT.print(escape(f"{row['error']['code']}: {row['error']['message']}"), soft_wrap=True)
     if row.get("data"):
         OUT.print(json.dumps(row["data"], indent=2, ensure_ascii=False), markup=False, soft_wrap=True)

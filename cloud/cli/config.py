@@ -36,12 +36,16 @@ def config(  # noqa: PLR0917 - one parameter for each option
     if file:
         try:
             body |= json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            stop(Exit.USAGE, "file.unreadable", f"{file}: {error.strerror}")
+        except (ValueError, TypeError) as error:
             stop(Exit.USAGE, "payload.json_syntax", f"{file}: {error}")
     if agent:
         body["agent"] = arguments_of(agent)
     if env:
         body["services"] = _environment(env)
+    if not (file or agent or env):
+        stop(Exit.USAGE, "field.missing", "say what to change: --agent, --env or --file")
     answer = api.post("/edge/config/update", body)
     if json_:
         as_json(answer)

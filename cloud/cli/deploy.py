@@ -129,4 +129,6 @@ def _leave(found: dict[str, Any]) -> None:
         raise typer.Exit(int(Exit.FAILED))
     if not all(outcomes):
         missing = sum(not outcome for outcome in outcomes)
-        stop(Exit.TIMED_OUT, "deployment.unfinished", f"{missing} devices have not ended yet; they go on")
+        stop(
+            Exit.TIMED_OUT, "deployment.unfinished", f"devices that have not ended yet: {missing}; they go on"
+        )

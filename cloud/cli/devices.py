@@ -11,7 +11,19 @@ from rich.table import Table
 
 from cloud.cli.client import Api
 from cloud.cli.options import Json, remote
-from cloud.cli.output import BAD, GOOD, OUT, UNSURE, ago, as_json, bytes_word, coloured, online_word, table
+from cloud.cli.output import (
+    BAD,
+    GOOD,
+    OUT,
+    UNSURE,
+    ago,
+    as_json,
+    bytes_word,
+    coloured,
+    online_word,
+    pairs,
+    table,
+)
 
 _WIDE = 120
 _SHORT_ID = 8
@@ -42,7 +54,7 @@ def devices(
     if json_:
         as_json(found)
     else:
-        OUT.print(devices_table(found))
+        OUT.print(devices_table(sorted(found, key=lambda each: str(each["name"]))))
 
 
 @remote
@@ -102,8 +114,8 @@ def _settled_word(settled: bool | None) -> str:  # noqa: FBT001 - a value, not a
 
 def _status(found: dict[str, Any]) -> Group:
     facts, told = found["facts"] or {}, found["reported"] or {}
-    head = table(
-        ("", ""),
+    arrival = (told.get("phase", "nothing yet"), told.get("outcome"))
+    head = pairs(
         [
             ("device", f"{escape(found['name'])}  {found['id']}"),
             ("presence", f"{online_word(found['online'])}, last heard {ago(found['seen_at'])}"),
@@ -116,7 +128,10 @@ def _status(found: dict[str, Any]) -> Group:
                     f" {facts.get('os', '?')}"
                 ),
             ),
-            ("software", escape(f"agent {facts.get('agent_version', '?')}, {facts.get('engine', '?')}")),
+            (
+                "software",
+                escape(f"agent {facts.get('agent_version', '?')}, {facts.get('engine') or 'unknown engine'}"),
+            ),
             (
                 "ordered",
                 "generation {generation}, configuration {config_version}".format(**found["ordered"]),
@@ -124,14 +139,13 @@ def _status(found: dict[str, Any]) -> Group:
             (
                 "reported",
                 escape(
-                    f"generation {told.get('generation', 0)}, {told.get('phase', 'nothing yet')}"
-                    f" {told.get('outcome') or ''}, configuration {told.get('config_version', 0)}"
+                    f"generation {told.get('generation', 0)}, {' '.join(filter(None, arrival))},"
+                    f" configuration {told.get('config_version', 0)}"
                 ),
             ),
             ("certificate", f"until {found['certificate_expires_at'][:10]}"),
         ],
     )
-    head.show_header = False
     services = table(
         ("SERVICE", "STATE", "HEALTH", "IMAGE", "RESTARTS", "SINCE", "PORTS"),
         (

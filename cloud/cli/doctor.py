@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -160,7 +161,8 @@ def _health(client: httpx.Client) -> Iterator[Finding]:
     yield Finding("api", Verdict.OK, f"version {health['version']}")
     for part, state in health["parts"].items():
         verdict = Verdict.OK if state["ok"] else Verdict.FAILED
-        yield Finding(part, verdict, state["reason"] or f"answered in {state['latency_ms']:.1f} ms")
+        took = f"answered in {state['latency_ms']:.1f} ms" if state["latency_ms"] else "connected"
+        yield Finding(part, verdict, state["reason"] or took)
     skew = (datetime.now(UTC) - datetime.fromisoformat(health["time"])).total_seconds()
     if abs(skew) > _MUCH_SKEW:
         seen = f"differs from the server's by {skew:.0f} s"
@@ -191,15 +193,21 @@ def _mosquitto_version() -> tuple[int, ...] | None:
 
 
 def _docker() -> Finding:
-    if not _DOCKER_SOCKET.exists():
+    host = os.environ.get("DOCKER_HOST") or f"unix://{_DOCKER_SOCKET}"
+    if not host.startswith("unix://"):
+        return Finding(
+            "docker", Verdict.WARNING, f"DOCKER_HOST is {host}", "not looked at: try docker version"
+        )
+    socket = Path(host.removeprefix("unix://"))
+    if not socket.exists():
         return Finding(
             "docker",
             Verdict.WARNING,
-            "no daemon on this machine",
+            f"no daemon at {socket}",
             "run deploy/setup.sh to run containers here",
         )
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(_DOCKER_SOCKET)), timeout=10) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=10) as client:
             version = client.get("http://docker/version").json()["Version"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
         return Finding(

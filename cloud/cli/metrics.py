@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from cloud.cli.client import Api
+from cloud.cli.exits import Exit, stop
 from cloud.cli.options import Json, remote
 from cloud.cli.output import OUT, as_json, bytes_word, table
 from schemas.catalogue import CATALOGUE, Unit
@@ -48,9 +49,22 @@ def metrics(  # noqa: PLR0917 - one parameter for each option
         as_json(series)
         return
     if not series:
+        _know(measurement, field or [])
         OUT.print("no readings in that time; devices send every 10 s by default")
         return
     OUT.print(metrics_table(measurement, series))
+
+
+def _know(measurement: str, fields: list[str]) -> None:
+    """End the command where nothing was found because nothing is called that."""
+    known = CATALOGUE.get(measurement)
+    if known is None:
+        message = f"nothing is measured as {measurement!r}; there are {', '.join(CATALOGUE)}"
+        stop(Exit.NOT_FOUND, "field.unknown", message)
+    strange = [name for name in fields if known.fields and known.field(name) is None]
+    if strange:
+        names = ", ".join(each.name for each in known.fields)
+        stop(Exit.NOT_FOUND, "field.unknown", f"{measurement} has no field {strange[0]!r}; it has {names}")
 
 
 def metrics_table(measurement: str, series: list[dict[str, Any]]) -> Any:

@@ -32,6 +32,16 @@ def as_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
+def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    """Return names and what they stand for, without a header; only what they stand for is folded."""
+    shown = Table(show_header=False, box=None, pad_edge=False)
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
     """Return a table; cells may hold rich markup, so escape what comes from outside."""
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)

@@ -22,7 +22,7 @@ def arguments_of(words: Sequence[str]) -> dict[str, Any]:
 def _split(word: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not equals or not name:
-        stop(Exit.USAGE, "value.wrong_type", f"{word!r} is not KEY=VALUE")
+        stop(Exit.USAGE, "value.wrong_type", f"{word!r} is not KEY=VALUE, such as service=web")
     return name, value
 
 

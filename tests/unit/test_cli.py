@@ -1,16 +1,19 @@
 """The `fleet` command: how it reads words, shows numbers, judges a machine, and refuses."""
 
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cloud.cli.doctor import Verdict, judge_certificate, judge_disk, judge_mosquitto
 from cloud.cli.exits import Exit
 from cloud.cli.main import app
 from cloud.cli.metrics import sparkline
-from cloud.cli.output import ago, bytes_word
+from cloud.cli.output import ago, bytes_word, pairs
 from cloud.cli.pairs import arguments_of, labels_of
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -158,3 +161,33 @@ def test_ending_a_stack_leaves_a_directory_alone_that_never_was_one(
 
     assert done.exit_code == Exit.NOT_FOUND
     assert (tmp_path / "letter").read_text("utf-8") == "dear"
+
+
+def test_a_config_without_a_change_is_refused_before_it_is_sent(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEETLINE_URL", "http://127.0.0.1:1/api/v1")
+    monkeypatch.setenv("FLEETLINE_API_KEY", "flk_x_y")
+
+    done = runner.invoke(app, ["config", "--selector", "site=lab"])
+
+    assert done.exit_code == Exit.USAGE
+    assert "--agent, --env or --file" in done.output
+
+
+def test_the_doctor_looks_where_the_docker_command_would(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+
+    done = runner.invoke(app, ["doctor", "--json"])
+
+    assert f"no daemon at {tmp_path}/nobody.sock" in done.stdout
+
+
+def test_names_of_facts_stay_whole_in_a_narrow_console() -> None:
+    console = Console(width=30, file=StringIO())
+
+    console.print(pairs([("certificate", "a long explanation that has to be folded")]))
+
+    assert "certificate" in cast("StringIO", console.file).getvalue()
