@@ -7,6 +7,7 @@ most of our statements do. Results here are small and read whole, so the thread 
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
@@ -26,6 +27,8 @@ def connect(database: str, **options: Any) -> Connection:
 class Connection(aiosqlite.Connection):
     """Knows without asking its thread whether there is anything to commit."""
 
+    _stopped: asyncio.Future[None] | None = None
+
     def cursor(self) -> Cursor:  # type: ignore[override] # entered by SQLAlchemy at once
         """Return a cursor; nothing is asked of the thread yet."""
         return Cursor(self)
@@ -39,6 +42,21 @@ class Connection(aiosqlite.Connection):
         """Take back what was changed, if anything was."""
         if self.in_transaction:
             await super().rollback()
+
+    def stop(self) -> asyncio.Future[None] | None:
+        """Have the thread close and end; the future tells when."""
+        self._stopped = super().stop()
+        return self._stopped
+
+    async def _connect(self) -> Connection:
+        """Connect, or fail with the thread ended: it may not outlive the loop it tells of its end."""
+        try:
+            await super()._connect()
+        except BaseException:
+            if self._stopped is not None:
+                await self._stopped
+            raise
+        return self
 
     async def carry_out(self, work: Callable[[sqlite3.Connection], _Done]) -> _Done:
         """Return what *work* returns in the connection's thread."""
