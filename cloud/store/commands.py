@@ -25,6 +25,7 @@ BY_TOPIC = "topic"
 """Who ordered a command that only its result tells of: somebody who published to the device's topic."""
 
 _TABLE = cast("Table", CommandRow.__table__)
+_GET = select(_TABLE).where(_TABLE.c.id == bindparam("command"))
 _OPEN = [
     status.value for status in CommandStatus if not status.final and status is not CommandStatus.UNANSWERED
 ]
@@ -174,8 +175,9 @@ async def expire(session: AsyncSession, now: datetime) -> Sequence[CommandRow]:
 
 
 async def get(session: AsyncSession, command: UUID) -> CommandRow | None:
-    """Return the command, or None."""
-    return await session.get(CommandRow, command, populate_existing=True)
+    """Return the command as it is stored now, or None. The row belongs to no session: it is to be read."""
+    found = (await session.execute(_GET, {"command": command})).one_or_none()
+    return None if found is None else CommandRow(**found._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
 async def require(session: AsyncSession, command: UUID) -> CommandRow:
