@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS config (
     slot INTEGER PRIMARY KEY CHECK (slot = 1), version INTEGER NOT NULL, document BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS holds (service TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (service TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS starts (
     service TEXT PRIMARY KEY, count INTEGER NOT NULL, last TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -186,13 +187,27 @@ class Journal:
         await self.database.run(lambda db: db.execute("INSERT OR IGNORE INTO holds VALUES (?)", (service,)))
 
     async def unhold(self, service: str) -> None:
-        """Note that *service* may run again."""
-        await self.database.run(lambda db: db.execute("DELETE FROM holds WHERE service = ?", (service,)))
+        """Note that *service* may run again, and is to be started if it was held."""
+        await self.database.run(lambda db: _unhold(db, service))
 
     async def holds(self) -> frozenset[str]:
         """Return the services that are held stopped."""
         return await self.database.run(
             lambda db: frozenset(row[0] for row in db.execute("SELECT service FROM holds"))
+        )
+
+    async def ask(self, service: str) -> None:
+        """Note that *service* is to be started even if it ended with 0, until `unask` or a new generation."""
+        await self.database.run(lambda db: db.execute("INSERT OR IGNORE INTO asked VALUES (?)", (service,)))
+
+    async def unask(self, service: str) -> None:
+        """Note that *service* was started."""
+        await self.database.run(lambda db: db.execute("DELETE FROM asked WHERE service = ?", (service,)))
+
+    async def asked(self) -> frozenset[str]:
+        """Return the services that are to be started even if they ended with 0."""
+        return await self.database.run(
+            lambda db: frozenset(row[0] for row in db.execute("SELECT service FROM asked"))
         )
 
     async def note_start(self, service: str, now: datetime) -> None:
@@ -250,8 +265,14 @@ def _accept_desired(db: sqlite3.Connection, desired: Desired, now: datetime) -> 
         (desired.generation, to_wire(desired), at, Phase.IDLE.value, at, b"[]"),
     )
     db.execute("DELETE FROM holds")
+    db.execute("DELETE FROM asked")
     db.execute("DELETE FROM starts")
     return True
+
+
+def _unhold(db: sqlite3.Connection, service: str) -> None:
+    db.execute("INSERT OR IGNORE INTO asked SELECT service FROM holds WHERE service = ?", (service,))
+    db.execute("DELETE FROM holds WHERE service = ?", (service,))
 
 
 def _record_phase(db: sqlite3.Connection, generation: int, phase: Phase, now: datetime) -> None:

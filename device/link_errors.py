@@ -28,6 +28,7 @@ _MEANINGS = (
     ("not authorized", "the broker denies this device its rights", "check the broker's ACL and revocations"),
     ("connection refused", "nothing listens there", "check that the broker runs"),
     ("name or service not known", "the host name is unknown", "check the name and this device's DNS"),
+    ("unspecified error", "the connection broke", "it is made again; check the network and the broker"),
     ("timed out", "there was no answer in time", "check the network and the broker"),
 )
 

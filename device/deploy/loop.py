@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -72,7 +72,6 @@ class Keeper:
             engine=engine, journal=journal, now=now, bounds=bounds, on_event=on_event, wake=self.wake
         )
         self._orders = Orders()
-        self._asked: frozenset[str] = frozenset()
         self._failed: dict[str, Problem] = {}
         self._state = KeeperState()
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -149,7 +148,9 @@ class Keeper:
             if self._hands.free_since(step.service, grips):
                 self._hands.take(step.service)
                 group.create_task(self._carry_out(step), name=describe(step))
-        self._asked -= {each.service for each in standings if self._runs_freely(each, grips)}
+        for each in standings:
+            if each.service in orders.asked and self._runs_freely(each, grips):
+                await self._kept("asked to start", self._journal.unask(each.service))
         reports = self._reports(want, standings)
         storage = await self._judge(want, standings, reports, steps) or storage
         self._publish(reports, storage)
@@ -164,22 +165,17 @@ class Keeper:
 
     async def _read(self, group: asyncio.TaskGroup) -> Problem | None:
         """Read the orders and go on towards the newest; a disk that fails must not stop the keeping."""
-        holds = self._orders.holds
         try:
             self._orders = await read_orders(self._journal, self._orders)
             while await self._course.forward(self._orders, group):
                 self._orders = await read_orders(self._journal, self._orders)
         except StorageFailed as error:
             return error.problem
-        finally:
-            self._asked = (self._asked | holds) - self._orders.holds
         return None
 
     def _told(self, want: Want) -> Want:
         """Return *want* with what commands say."""
-        return replace(
-            want, held=self._orders.holds, asked=frozenset(self._asked), reserved=self._hands.reserved
-        )
+        return replace(want, held=self._orders.holds, asked=self._orders.asked, reserved=self._hands.reserved)
 
     def _runs_freely(self, standing: Standing, grips: Mapping[str, int]) -> bool:
         container = standing.container
@@ -218,7 +214,9 @@ class Keeper:
             if isinstance(step, Stop | Restart | Remove):
                 self._observer.will_end(step.service)
             if isinstance(step, Start | Restart):
-                await self._note_start(step.service)
+                await self._kept("start", self._journal.note_start(step.service, self._now()))
+            if isinstance(step, Restart):  # else one that ends with 0 would count as done after a kill here
+                await self._kept("asked to start", self._journal.ask(step.service))
             if isinstance(step, Pull | Stop | Restart):
                 await execute(step, self._engine)
             else:
@@ -233,16 +231,17 @@ class Keeper:
         else:
             log.info("%s: done", describe(step))
             self._failed.pop(step.service, None)
-            if isinstance(step, Start):
-                self._asked -= {step.service}
+            if isinstance(step, Start | Restart):
+                await self._kept("asked to start", self._journal.unask(step.service))
         finally:
             await self._hands.let_go(step.service)
 
-    async def _note_start(self, service: str) -> None:
+    async def _kept(self, what: str, note: Awaitable[None]) -> None:
+        """Journal *note*; a disk that fails must not stop the keeping."""
         try:
-            await self._journal.note_start(service, self._now())
+            await note
         except StorageFailed as error:
-            log.warning("a start of %s goes uncounted: %s", service, error)
+            log.warning("a note (%s) is not kept: %s", what, error)
 
     def _reports(self, want: Want, standings: Sequence[Standing]) -> tuple[ServiceReport, ...]:
         return tuple(

@@ -25,6 +25,7 @@ class Orders:
     committed_generation: int = 0
     config: Config = field(default_factory=Config)
     holds: frozenset[str] = frozenset()
+    asked: frozenset[str] = frozenset()
     starts: Mapping[str, Starts] = field(default_factory=dict)
     want: Want | None = None
 
@@ -37,6 +38,7 @@ async def read_orders(journal: Journal, former: Orders) -> Orders:
         trial=trial,
         config=await journal.config(),
         holds=await journal.holds(),
+        asked=await journal.asked(),
         starts=await journal.every_start(),
     )
     if trial != former.trial:

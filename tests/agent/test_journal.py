@@ -76,6 +76,20 @@ async def test_holds_are_kept_once_each_until_released(journal: Journal) -> None
     assert await journal.holds() == {"store"}
 
 
+async def test_who_is_let_go_is_asked_to_start_until_that_is_done_or_orders_change(journal: Journal) -> None:
+    await journal.hold("web")
+    await journal.unhold("web")
+    await journal.unhold("never-held")
+    assert await journal.asked() == {"web"}
+
+    await journal.unask("web")
+    assert await journal.asked() == frozenset()
+
+    await journal.ask("store")
+    await journal.accept_desired(desired(1), NOON)
+    assert await journal.asked() == frozenset()
+
+
 async def test_starts_are_counted_per_service(journal: Journal) -> None:
     await journal.note_start("web", NOON)
     await journal.note_start("web", LATER)

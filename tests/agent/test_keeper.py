@@ -434,3 +434,22 @@ async def test_a_loop_that_failed_and_runs_anew_goes_on_probing_and_fetching(mac
         machine.engine.world.force_health("store", Health.UNHEALTHY)
         await machine.until(lambda: machine.told(EventKind.SERVICE_UNHEALTHY) == ["store"])
         again.cancel()
+
+
+async def test_an_agent_killed_while_it_restarts_an_ill_service_starts_it_though_it_ended_well(
+    machine: InMemory,
+) -> None:
+    machine.engine.world.behave("shop/slow:1", Behaviour(stop_takes=0.5))
+    async with machine.agent():
+        await machine.deploy(service("web", "shop/slow:1", health=CHECK, restart="on_failure"))
+        await machine.ended(Outcome.COMMITTED)
+        machine.engine.world.force_health("web", Health.UNHEALTHY)
+        await machine.until(lambda: machine.did("stop") == [("stop", "web")])
+    machine.engine.world.force_health("web", None)
+    machine.engine.world.kill("web", exit_code=0)
+
+    async with machine.agent():
+        await machine.until(machine.well)
+
+    assert len(machine.did("start")) == 2
+    assert machine.report("web").state is ServiceState.RUNNING

@@ -47,6 +47,7 @@ async def restart(service: str, tools: Tools) -> Answer:
 
 async def _start(container: Container, tools: Tools) -> None:
     await tools.engine.start(container.id)
+    await tools.journal.unask(container.service)
     await tools.journal.note_start(container.service, tools.now())
 
 
