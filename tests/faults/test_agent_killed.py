@@ -96,6 +96,7 @@ def test_one_restart_happens_whenever_the_agent_dies(slow: Stack) -> None:
     chance = random.Random(seed)
 
     def one_round(device: str, delay: float) -> None:
+        assert slow.command(device, "ping")["status"] == "succeeded", "not back after the last round"
         before, began = starts(device), time.time()
         command = order_restart(slow, device)
         time.sleep(delay)  # the moment is what the test is about
