@@ -122,7 +122,7 @@ async def live(device: Bench, fate: Fate, command: UUID) -> None:
     """Be an agent that is given the command, until it is answered or *fate* ends it."""
     mortal = replace(
         device,
-        journal=Journal(MortalDatabase(device.journal.database, fate)),  # type: ignore[arg-type]
+        journal=Journal(MortalDatabase(device.journal.database, fate), {}),  # type: ignore[arg-type]
         engine=MortalEngine(device.memory, fate),
         keeper=IdleKeeper(),
     )
