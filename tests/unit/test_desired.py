@@ -162,7 +162,7 @@ def test_two_services_never_publish_one_port(ports: list[dict[str, Any]]) -> Non
 
 
 def test_one_port_number_on_other_addresses_or_protocols_is_fine() -> None:
-    ports = [
+    ports: list[dict[str, Any]] = [
         {"host": 8080},
         {"host": 8080, "address": "127.0.0.2"},
         {"host": 8080, "address": "::"},
