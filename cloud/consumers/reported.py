@@ -10,6 +10,7 @@ from uuid import UUID
 from cloud.store import configs, deployments, devices
 from cloud.store.database import Session
 from cloud.store.events import Entry, Kind
+from cloud.store.tables import DesiredRow
 from schemas.base import jsonable
 from schemas.reported import Reported
 
@@ -34,16 +35,17 @@ async def record(
 
 async def _ended(session: Session, device: UUID, reported: Reported, now: datetime) -> Sequence[Entry]:
     ended = await deployments.record_outcome(session, device, reported, now)
-    if ended is None:
-        return []
-    story = {
+    return [Entry(Kind.DEPLOYMENT, device, _story(row), now, ends=row.deployment) for row in ended]
+
+
+def _story(ended: DesiredRow) -> dict[str, Any]:
+    return {
         "what": "ended",
         "deployment": None if ended.deployment is None else str(ended.deployment),
         "generation": ended.generation,
         "outcome": ended.outcome,
         "problems": ended.problems,
     }
-    return [Entry(Kind.DEPLOYMENT, device, story, now, ends=ended.deployment)]
 
 
 async def _applied(session: Session, device: UUID, version: int, now: datetime) -> Sequence[Entry]:

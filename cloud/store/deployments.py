@@ -38,7 +38,7 @@ class DeviceState(StrEnum):
     NOT_ROLLED_BACK = "not_rolled_back"
     INCONSISTENT = "unable_to_roll_back"
     SUPERSEDED = "superseded"
-    """A newer generation took its place before it ended."""
+    """A newer generation took its place before it ended, or the device knows a higher one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +194,23 @@ async def publish_unheard(session: AsyncSession, now: datetime, *, patience: tim
 
 async def record_outcome(
     session: AsyncSession, device: UUID, reported: Reported, now: datetime
-) -> DesiredRow | None:
-    """Store how the reported generation ended; return its row if that was news."""
+) -> Sequence[DesiredRow]:
+    """Store how the reported generation ended, and end older ones still open; return what ended.
+
+    A device is past an order that never ended if the cloud was restored from a backup and gave out a
+    number again: the device heeds only higher ones.
+    """
+    return [
+        *await _with_outcome(session, device, reported, now),
+        *await _overtaken(session, device, reported, now),
+    ]
+
+
+async def _with_outcome(
+    session: AsyncSession, device: UUID, reported: Reported, now: datetime
+) -> Sequence[DesiredRow]:
     if reported.outcome is None:
-        return None
+        return []
     statement = (
         update(DesiredRow)
         .where(
@@ -213,14 +226,31 @@ async def record_outcome(
         .returning(DesiredRow)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    return (await session.scalars(statement)).one_or_none()
+    return (await session.scalars(statement)).all()
+
+
+async def _overtaken(
+    session: AsyncSession, device: UUID, reported: Reported, now: datetime
+) -> Sequence[DesiredRow]:
+    statement = (
+        update(DesiredRow)
+        .where(
+            DesiredRow.device == device,
+            DesiredRow.generation < reported.generation,
+            DesiredRow.ended_at.is_(None),
+        )
+        .values(ended_at=now)
+        .returning(DesiredRow)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return (await session.scalars(statement)).all()
 
 
 def state_of(desired: DesiredRow, reported: Reported | None) -> DeviceState:
     """Return how far the device is with *desired*; never more than it said itself."""
     if desired.outcome is not None:
         return DeviceState(desired.outcome)
-    if desired.ended_at is not None:
+    if desired.ended_at is not None or (reported is not None and reported.generation > desired.generation):
         return DeviceState.SUPERSEDED
     if reported is None or reported.generation < desired.generation:
         return DeviceState.QUEUED if desired.published_at is None else DeviceState.NOTIFIED

@@ -125,6 +125,20 @@ async def test_a_newer_order_supersedes_one_that_has_not_ended(database: Databas
     assert await state(database, third) is DeviceState.QUEUED
 
 
+async def test_an_order_the_device_is_past_has_ended(database: Database, device: UUID) -> None:
+    """The database was restored: the device is at 9, the cloud has ordered 1."""
+    deployment, _ = await order(database, device)
+    await publish(database)
+
+    await report(database, device, revision=1, generation=9, phase=Phase.SOAKING)
+
+    async with database.session() as session:
+        (only,) = await deployments.progress(session, deployment)
+    assert (only.state, only.outcome, only.ended_at) == (DeviceState.SUPERSEDED, None, NOON)
+    _, generations = await order(database, device)
+    assert generations == {device: 10}
+
+
 async def test_what_the_broker_lost_is_published_again(database: Database, device: UUID) -> None:
     await order(database, device)
     await order(database, device, release=a_release("2"))
