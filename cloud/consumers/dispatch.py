@@ -118,10 +118,10 @@ class Dispatcher:
         async with self._database.session() as session:
             known = await self._enrolled.among(session, {each.topic.device for each in readable})
             said = [each for each in readable if each.topic.device in known]
-            heard = self._sightings.due({each.topic.device for each in said if _is_sign_of_life(each)}, now)
-            if heard:
-                await devices.seen(session, heard, now)
             entries = await stories.record(session, said, now)
+            heard = self._sightings.due({each.topic.device for each in said if _is_sign_of_life(each)}, now)
+            if heard:  # after the stories: it takes rows in any order, but waits for none
+                await devices.seen(session, heard, now)
             unreadable = [each for each in understood if isinstance(each, Refused)]
             strangers = [_stranger(each) for each in readable if each.topic.device not in known]
             await self._bury(session, [*unreadable, *strangers])

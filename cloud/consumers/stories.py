@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 from cloud.consumers import occurrences, presence, reported, results
 from cloud.consumers.reading import Said
@@ -17,20 +18,28 @@ from schemas.reported import DeviceEvent, Reported
 
 
 async def record(session: Session, said: Sequence[Said], now: datetime) -> list[Entry]:
-    """Store *said* in its order; return what is to be added to the diary, last in the transaction."""
-    entries: list[Entry] = []
+    """Store *said*; return what is to be added to the diary, in its order and last in the transaction.
+
+    Each device's messages are stored in their order, and the devices in the order of their ids, as orders
+    to many devices are: two transactions that lock the same rows then wait for each other only one way.
+    """
+    found: dict[int, Sequence[Entry]] = {}
     reporting = {each.topic.device for each in said if isinstance(each.topic, topics.Reported)}
     before = await devices.reports(session, reporting) if reporting else {}
-    for each in said:
+    for place, each in sorted(enumerate(said), key=_by_device):
         match each.topic, each.content:
             case topics.Reported(device=device), Reported() as report:
-                found = await reported.record(session, device, report, before.get(device), now)
-                if found is not None:
+                told = await reported.record(session, device, report, before.get(device), now)
+                if told is not None:
                     before[device] = report
-                    entries += found
+                    found[place] = told
             case _:
-                entries += await _one(session, each, now)
-    return entries
+                found[place] = await _one(session, each, now)
+    return [entry for place in sorted(found) for entry in found[place]]
+
+
+def _by_device(placed: tuple[int, Said]) -> UUID:
+    return placed[1].topic.device
 
 
 async def _one(session: Session, said: Said, now: datetime) -> Sequence[Entry]:

@@ -6,12 +6,14 @@
     postgresql://user:password@host/name      a server
 
 Every session is one transaction: it commits when its block ends and rolls back
-when the block raises. A database that does not answer is always FleetError
-`store.unreachable`, whichever driver said so and however.
+when the block raises. A database that does not answer, or gave a transaction up for
+another's sake, is always FleetError `store.unreachable`, whichever driver said so and
+however: the same may be asked again.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn, Self, TypeAlias
@@ -40,8 +42,23 @@ _MIGRATION_LOCK = 0x464C454D
 _POSTGRES = "postgresql+asyncpg"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": _POSTGRES, "postgres": _POSTGRES}
 _OUTAGES = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
-_NO_CONNECTION_STATES = ("08", "53", "57")
-"""Classes of SQLSTATE that are no fault of the statement: connection, resources, operator."""
+_PASSING_STATES = ("08", "40", "53", "55", "57")
+"""Classes of SQLSTATE that are no fault of the statement and may be over at the next try: connection,
+rollback (a deadlock), resources, objects in use, operator."""
+_PASSING_CODES = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
+"""The same of SQLite: a file in use, a full or broken disk. A statement it cannot read is a fault of ours."""
+_PRIMARY = 0xFF
+"""The bits of an extended result code of SQLite that say what it is about."""
 
 
 class Database:
@@ -159,7 +176,10 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
 def _is_outage(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if isinstance(state, str):
-        return state.startswith(_NO_CONNECTION_STATES)
+        return state.startswith(_PASSING_STATES)
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        return code & _PRIMARY in _PASSING_CODES
     return error.connection_invalidated or isinstance(error, _OUTAGES)
 
 

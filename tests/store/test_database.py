@@ -1,17 +1,19 @@
 import asyncio
+from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cloud.store import dead_letters
 from cloud.store.database import Database, driver_url
-from cloud.store.tables import Base
+from cloud.store.tables import Base, DeviceRow
 from schemas.errors import ErrorCode, FleetError, problem
 from tests.servers.postgres import Postgres
-from tests.store.conftest import NOON
+from tests.store.conftest import NOON, enrol
 
 WHY = problem(ErrorCode.PAYLOAD_EMPTY, "nothing was sent")
 
@@ -113,6 +115,30 @@ async def test_a_server_that_dies_in_the_middle_of_a_transaction_is_the_same_err
 
     assert caught.value.code == "store.unreachable"
     await database.close()
+
+
+async def test_two_transactions_that_lock_each_other_out_may_be_tried_again(database: Database) -> None:
+    first, second = [await enrol(database), await enrol(database)]
+    both = asyncio.Barrier(2)
+
+    async def touch(*devices: UUID) -> None:
+        async with database.session() as session:
+            for device in devices:
+                await session.execute(update(DeviceRow).where(DeviceRow.id == device).values(seen_at=NOON))
+                if session.get_bind().dialect.name == "postgresql" and device == devices[0]:
+                    await both.wait()
+
+    done = await asyncio.gather(touch(first, second), touch(second, first), return_exceptions=True)
+
+    refused = [each for each in done if each is not None]
+    assert all(isinstance(each, FleetError) and each.code == "store.unreachable" for each in refused), done
+    assert len(refused) < 2
+
+
+async def test_a_statement_that_no_second_try_would_mend_is_no_outage(database: Database) -> None:
+    with pytest.raises(DBAPIError):
+        async with database.session() as session:
+            await session.execute(text("SELECT nothing FROM nowhere"))
 
 
 async def test_a_url_of_another_kind_is_refused_without_telling_its_password() -> None:
