@@ -1,5 +1,6 @@
 """The `fleet` command: how it reads words, shows numbers, judges a machine, and refuses."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,9 @@ from cloud.cli.main import app
 from cloud.cli.metrics import sparkline
 from cloud.cli.output import ago, bytes_word, pairs
 from cloud.cli.pairs import arguments_of, labels_of
+from schemas.errors import ErrorCode
 
+ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
@@ -191,3 +194,13 @@ def test_names_of_facts_stay_whole_in_a_narrow_console() -> None:
     console.print(pairs([("certificate", "a long explanation that has to be folded")]))
 
     assert "certificate" in cast("StringIO", console.file).getvalue()
+
+
+def test_every_code_the_command_itself_prints_is_documented() -> None:
+    page = (ROOT / "docs" / "fleet.md").read_text("utf-8")
+    sources = [path.read_text("utf-8") for path in (ROOT / "cloud" / "cli").glob("*.py")]
+
+    printed = {code for text in sources for code in re.findall(r'stop\(\s*Exit\.\w+,\s*"([a-z_.]+)"', text)}
+
+    assert printed
+    assert {code for code in printed if code not in set(ErrorCode) and f"`{code}`" not in page} == set()
