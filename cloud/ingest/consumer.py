@@ -43,6 +43,8 @@ MAX_DELAY = 0.1
 """Seconds the first message of a write may wait for company."""
 IN_HAND = 256
 """Messages taken from the broker and not acknowledged; with a payload's limit this bounds the memory."""
+_SUSPICIOUS = 5
+"""Failures in a row after which a database that works otherwise clears itself of the blame."""
 _OURS = "the fault is ours; the log has the details"
 _TRACKS = 50_000
 _ENROLLED = 200_000
@@ -123,14 +125,52 @@ class Ingest:
         """Bring *arrived* into both databases, tell the devices, and return them."""
         known = await self._patiently(lambda: self._enrolled_of(arrived))
         batches = await self._write([self._bounded(_only_enrolled(each, known)) for each in arrived])
-        tracks = await self._patiently(lambda: self._record(batches))
+        await self._tell(await self._see_through(batches))
+        return arrived
+
+    async def _see_through(self, batches: Sequence[Batch]) -> dict[Stream, Track]:
+        """Return how far the streams are once *batches* are recorded, however long the database is away.
+
+        Where that fails for another reason they are recorded one by one; one that fails alone is put aside,
+        and its device is not told of it.
+        """
+        failures = 0
+        while failures < _SUSPICIOUS or not await self._database_works():
+            try:
+                tracks = await self._record(batches)
+            except FleetError as error:
+                failures += 1
+                await self._hold(error, failures)
+            except Exception:
+                log.exception("recording %d batches met a fault of ours", len(batches))
+                break
+            else:
+                self._remember(tracks)
+                return tracks
+        if len(batches) == 1:
+            await self._patiently(lambda: self._put_aside(batches[0]))
+            return {}
+        tracks = {}
+        for batch in batches:
+            tracks |= await self._see_through([batch])
+        return tracks
+
+    async def _put_aside(self, batch: Batch) -> None:
+        """Keep a batch as a dead letter. Its device is looked for anew: it may have been deleted."""
+        if batch.stream is not None:
+            self._enrolled.discard(batch.stream.device)
+        content = json.dumps([_shown(point) for point in batch.points]).encode()
+        letters = [Reject(content, problem(ErrorCode.INTERNAL, _OURS)), *batch.rejects]
+        async with self._database.session() as session:
+            for letter in letters:
+                await dead_letters.add(session, batch.topic, letter.payload, letter.problem, self._now())
+
+    def _remember(self, tracks: Mapping[Stream, Track]) -> None:
         for stream, track in tracks.items():
             self._tracks.pop(stream, None)
             self._tracks[stream] = track
         while len(self._tracks) > _TRACKS:
             del self._tracks[next(iter(self._tracks))]
-        await self._tell(tracks)
-        return arrived
 
     async def _enrolled_of(self, arrived: Sequence[_Arrived]) -> set[UUID]:
         """Return which devices may be heard. One that is deleted later fails at its row's key instead."""
@@ -208,8 +248,18 @@ class Ingest:
                 raise
             except FleetError as error:
                 failures += 1
-                log.warning("nothing is acknowledged until this is over: %s", error)
-                await asyncio.sleep(pause(failures, random=self._random))
+                await self._hold(error, failures)
+
+    async def _hold(self, error: FleetError, failures: int) -> None:
+        log.warning("nothing is acknowledged until this is over: %s", error)
+        await asyncio.sleep(pause(failures, random=self._random))
+
+    async def _database_works(self) -> bool:
+        try:
+            await self._database.check()
+        except FleetError:
+            return False
+        return True
 
 
 def _only_enrolled(arrived: _Arrived, known: set[UUID]) -> Batch:
