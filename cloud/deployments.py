@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from cloud.bus import Bus
@@ -23,11 +23,14 @@ from schemas.reading import MAX_PAYLOAD
 
 log = logging.getLogger(__name__)
 
+Row = TypeVar("Row", DesiredRow, ConfigRow)
+
 UNHEARD_AFTER = timedelta(seconds=60)
 """How long an online device may be silent on an order before it is published again."""
 MAX_RELEASE = MAX_PAYLOAD - 1024
 """Bytes of a release; the rest of a payload is for the order around it."""
-_AT_ONCE = 200
+AT_ONCE = 100
+"""Orders published together; a request publishes as many at most, the sweep does the rest."""
 
 
 class Deployer:
@@ -40,11 +43,14 @@ class Deployer:
         self._now = now
         self._publishing = asyncio.Lock()
         """Of two orders for one device the later must be published last: the broker keeps only one."""
+        self._balked = False
+        """Whether the broker did not take all of the last batch: requests do not wait for it then."""
 
     async def deploy(self, config: DeploymentConfig, *, by: str) -> tuple[DeploymentRow, dict[UUID, int]]:
         """Order a release; return the deployment and the generation each device got.
 
-        What the broker does not take now is published by a later sweep. Raises FleetError
+        What the broker does not take now, and what is more than `AT_ONCE`, is published by a later
+        sweep. Raises FleetError
         `payload.too_large`, `device.unknown`, `target.empty`, `release.unknown`, `release.changed` or
         `selector.syntax`.
         """
@@ -56,7 +62,7 @@ class Deployer:
             told = {"deployment": str(row.id), "release": str(row.release_id), "devices": len(generations)}
             await events.append(session, events.Kind.DEPLOYMENT, None, {"what": "ordered", **told}, now)
         self._feed.notify()
-        await self._publish_desired()
+        await self._publish_now(self._publish_desired)
         return row, generations
 
     async def update_config(
@@ -73,13 +79,16 @@ class Deployer:
             told = {"what": "ordered", "devices": len(versions)}
             await events.append(session, events.Kind.CONFIG, None, told, now)
         self._feed.notify()
-        await self._publish_configs()
+        await self._publish_now(self._publish_configs)
         return versions
 
     async def sweep(self) -> None:
-        """Publish what the broker lacks."""
-        await self._publish_desired()
-        await self._publish_configs()
+        """Publish what the broker lacks, batch by batch; a request's batch may come between two."""
+        for publish in (self._publish_desired, self._publish_configs):
+            more = True
+            while more:
+                async with self._publishing:
+                    more = await publish()
 
     async def republish_unheard(self) -> None:
         """Have the next sweep publish what an online device seems never to have got."""
@@ -94,48 +103,64 @@ class Deployer:
             await deployments.publish_again(session)
             await configs.publish_again(session)
 
-    async def _publish_desired(self) -> None:
+    async def _publish_now(self, publish: Callable[[], Awaitable[bool]]) -> None:
+        """Publish one batch for an order that is stored, so that no failure of this is one of the order."""
         async with self._publishing:
-            more = True
-            while more and self._bus.connected:
-                async with self._database.session() as session:
-                    rows = await deployments.unpublished(session, _AT_ONCE)
-                    documents = await deployments.desired_of(session, rows)
-                taken = [
-                    await self._published(row, topics.Desired(row.device), desired)
-                    for row, desired in zip(rows, documents, strict=True)
-                    if self._bus.connected
-                ]
-                more = len(rows) == _AT_ONCE and any(taken)
+            if self._balked:
+                return
+            try:
+                await publish()
+            except FleetError as error:
+                log.warning("an order is to be published later: %s", error)
 
-    async def _publish_configs(self) -> None:
-        async with self._publishing:
-            more = True
-            while more and self._bus.connected:
-                async with self._database.session() as session:
-                    rows = await configs.unpublished(session, _AT_ONCE)
-                taken = [
-                    await self._published(row, topics.Config(row.device), configs.config_of(row))
-                    for row in rows
-                    if self._bus.connected
-                ]
-                more = len(rows) == _AT_ONCE and any(taken)
+    async def _publish_desired(self) -> bool:
+        """Publish one batch; return whether to go on with the next."""
+        if not self._bus.connected:
+            return False
+        async with self._database.session() as session:
+            rows = await deployments.unpublished(session, AT_ONCE)
+            documents = await deployments.desired_of(session, rows)
+        taken = await self._taken(rows, [topics.Desired(row.device) for row in rows], documents)
+        if taken:
+            async with self._database.session() as session:
+                await deployments.published(session, taken, self._now())
+        return len(rows) == AT_ONCE and bool(taken)
 
-    async def _published(
-        self, row: DesiredRow | ConfigRow, topic: topics.Desired | topics.Config, document: Desired | Config
-    ) -> bool:
-        """Publish *document* and note it; return whether the broker took it."""
+    async def _publish_configs(self) -> bool:
+        """Publish one batch; return whether to go on with the next."""
+        if not self._bus.connected:
+            return False
+        async with self._database.session() as session:
+            rows = await configs.unpublished(session, AT_ONCE)
+        documents = [configs.config_of(row) for row in rows]
+        taken = await self._taken(rows, [topics.Config(row.device) for row in rows], documents)
+        if taken:
+            async with self._database.session() as session:
+                await configs.published(session, taken, self._now())
+        return len(rows) == AT_ONCE and bool(taken)
+
+    async def _taken(
+        self,
+        rows: Sequence[Row],
+        where: Sequence[topics.Desired | topics.Config],
+        documents: Sequence[Desired | Config],
+    ) -> list[Row]:
+        """Publish *documents* together, each of another device; return the rows the broker took."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._published(topic, document))
+                for topic, document in zip(where, documents, strict=True)
+            ]
+        taken = [row for row, task in zip(rows, tasks, strict=True) if task.result()]
+        self._balked = len(taken) < len(rows)
+        return taken
+
+    async def _published(self, topic: topics.Desired | topics.Config, document: Desired | Config) -> bool:
         try:
             await self._bus.publish(topic, to_wire(document))
         except FleetError as error:
             log.warning("%s is to be published later: %s", topic, error)
             return False
-        async with self._database.session() as session:
-            match row:
-                case DesiredRow():
-                    await deployments.published(session, row, self._now())
-                case ConfigRow():
-                    await configs.published(session, row, self._now())
         return True
 
 

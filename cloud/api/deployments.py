@@ -157,6 +157,9 @@ async def deploy(
 ) -> Envelope[Deployed]:
     """Each target device gets a new generation. Offline devices get theirs when they come back.
 
+    The answer says that the order is stored; the broker may get it for some devices a little later
+    (`published_at` of the deployment's devices).
+
     A release is immutable: its name and version never stand for other content (`release.changed`).
     A repeat of the request is a new deployment, which changes nothing on devices that run the release.
     """

@@ -91,7 +91,7 @@ def watch(api: Api, deployment: str, *, timeout: float, console: Console) -> dic
             devices = found["devices"]
             ended = [each for each in devices if each["outcome"]]
             progress.update(task, total=len(devices), completed=len(ended), description=_phases(devices))
-            if len(ended) == len(devices) or time.monotonic() >= deadline:
+            if found["ended"] or time.monotonic() >= deadline:
                 return found
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import Select, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store import deployments, releases
@@ -80,11 +80,20 @@ async def unpublished(session: AsyncSession, limit: int) -> Sequence[ConfigRow]:
     return (await session.scalars(statement)).all()
 
 
-async def published(session: AsyncSession, row: ConfigRow, now: datetime) -> None:
-    """Note that the broker took *row*."""
+async def published(session: AsyncSession, rows: Sequence[ConfigRow], now: datetime) -> None:
+    """Note that the broker took *rows*.
+
+    Rows that others are changing are left out, as to wait for several could lock both up; they are
+    published once more.
+    """
+    key = tuple_(ConfigRow.device, ConfigRow.version)
+    statement = select(ConfigRow.device, ConfigRow.version).where(
+        key.in_([(row.device, row.version) for row in rows])
+    )
+    free = (await session.execute(statement.with_for_update(skip_locked=True))).all()
     await session.execute(
         update(ConfigRow)
-        .where(ConfigRow.device == row.device, ConfigRow.version == row.version)
+        .where(key.in_([tuple(each) for each in free]))
         .values(published_at=now)
         .execution_options(synchronize_session=False)
     )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import Select, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store import releases
@@ -151,11 +151,20 @@ async def unpublished(session: AsyncSession, limit: int) -> Sequence[DesiredRow]
     return (await session.scalars(statement)).all()
 
 
-async def published(session: AsyncSession, row: DesiredRow, now: datetime) -> None:
-    """Note that the broker took *row*."""
+async def published(session: AsyncSession, rows: Sequence[DesiredRow], now: datetime) -> None:
+    """Note that the broker took *rows*.
+
+    Rows that others are changing are left out, as to wait for several could lock both up; they are
+    published once more.
+    """
+    key = tuple_(DesiredRow.device, DesiredRow.generation)
+    statement = select(DesiredRow.device, DesiredRow.generation).where(
+        key.in_([(row.device, row.generation) for row in rows])
+    )
+    free = (await session.execute(statement.with_for_update(skip_locked=True))).all()
     await session.execute(
         update(DesiredRow)
-        .where(DesiredRow.device == row.device, DesiredRow.generation == row.generation)
+        .where(key.in_([tuple(each) for each in free]))
         .values(published_at=now)
         .execution_options(synchronize_session=False)
     )

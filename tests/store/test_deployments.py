@@ -49,8 +49,7 @@ async def state(database: Database, deployment: UUID) -> DeviceState:
 async def publish(database: Database) -> list[tuple[UUID, int]]:
     async with database.session() as session:
         rows = await deployments.unpublished(session, 100)
-        for row in rows:
-            await deployments.published(session, row, NOON)
+        await deployments.published(session, rows, NOON)
         return [(row.device, row.generation) for row in rows]
 
 
@@ -227,7 +226,7 @@ async def test_a_configuration_is_published_until_the_device_has_it(database: Da
     async with database.session() as session:
         (row,) = await configs.unpublished(session, 10)
         assert row.version == 2
-        await configs.published(session, row, NOON)
+        await configs.published(session, [row], NOON)
         await devices.record_presence(
             session, device, Presence(status=Online.ONLINE, session=1, boot=uuid4(), at=NOON)
         )
@@ -235,7 +234,7 @@ async def test_a_configuration_is_published_until_the_device_has_it(database: Da
         await configs.publish_unheard(session, LATER, patience=PATIENCE)
     async with database.session() as session:
         assert [each.version for each in await configs.unpublished(session, 10)] == [2]
-        await configs.published(session, row, NOON)
+        await configs.published(session, [row], NOON)
         await devices.record_reported(session, device, Reported(at=NOON, revision=1, config_version=2))
         assert await configs.record_applied(session, device, 2, NOON)
         assert not await configs.record_applied(session, device, 2, NOON)
