@@ -68,9 +68,10 @@ class Commander:
             await self._enrolled.require(session, device)
             new = await commands.insert(session, wanted, device, now)
             row = new or await commands.same(session, wanted, device)
-        if new is not None:
-            await self._send(new)
-        return row
+        if new is None or await self._send(new):
+            return row
+        async with self._database.session() as session:
+            return await commands.require(session, row.id)
 
     async def sweep(self) -> None:
         """Send again what has no last word yet, and stop waiting where the time is over."""
@@ -93,16 +94,25 @@ class Commander:
         for row in due:
             await self._send(row)
 
-    async def _send(self, row: CommandRow) -> None:
-        """Publish *row*; what the broker does not take now is sent by a later sweep."""
+    async def _send(self, row: CommandRow) -> bool:
+        """Publish *row* and return whether the broker took it; if not, a later sweep sends it."""
+        taken = await self._published(row)
+        if not taken:
+            async with self._database.session() as session:
+                await commands.unsent(session, row.id)
+        return taken
+
+    async def _published(self, row: CommandRow) -> bool:
         left = row.deadline - self._now()
         if left <= timedelta(0):
-            return
+            return False
         topic = topics.Command(row.device, row.name, row.id)
         try:
             await self._bus.publish(topic, _payload(row), expiry=left)
         except FleetError as error:
             log.info("command %s to %s is to be sent later: %s", row.id, row.device, error)
+            return False
+        return True
 
 
 def _command(

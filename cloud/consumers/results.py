@@ -20,9 +20,9 @@ async def record(
     A command nobody ordered through the cloud was published to the device's topic by somebody else,
     which is as good a way: it gets a row now, so that REST shows it like any other.
     """
-    told = await commands.record(session, topic.device, topic.id, result, now)
+    told = await commands.record(session, topic, result, now)
     if told is None and await commands.note(session, topic.device, topic.id, topic.command, now):
-        told = await commands.record(session, topic.device, topic.id, result, now)
+        told = await commands.record(session, topic, result, now)
     if told is None:
         return []
     return [Entry(Kind.RESULT, topic.device, told, now, ends=topic.id if result.status.final else None)]

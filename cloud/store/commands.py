@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import CursorResult, Table, Update, bindparam, delete, select, update
+from sqlalchemy import CursorResult, Table, Update, bindparam, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import CommandRow
 from cloud.store.upsert import insert_one_missing
+from schemas import topics
 from schemas.base import jsonable
-from schemas.commands import DEFAULT_TIMEOUT, Command, CommandResult, CommandStatus
+from schemas.commands import MAX_TIMEOUT, Command, CommandResult, CommandStatus
 from schemas.errors import ErrorCode, refuse
 
 KEPT = timedelta(days=90)
@@ -72,27 +73,33 @@ async def same(session: AsyncSession, command: Command, device: UUID) -> Command
 
 
 async def note(session: AsyncSession, device: UUID, command: UUID, name: str, now: datetime) -> bool:
-    """Make a row for a command that was published to the topic by others; return False if there is one."""
+    """Make a row for a command that was published to the topic by others; return False if there is one.
+
+    Nobody but the device knows its deadline, so the longest there may be is waited for.
+    """
     values = _values(command, device, name, now) | {
         "arguments": {},
         "issued_at": now,
         "issued_by": BY_TOPIC,
-        "deadline": now + DEFAULT_TIMEOUT,
+        "deadline": now + MAX_TIMEOUT,
         "sends": 0,
         "next_send_at": None,
     }
     return await insert_one_missing(session, CommandRow, values)
 
 
-def _recording(status: CommandStatus) -> Update:
-    """Return the guarded update by a word of *status*: only what it may follow gives way to it."""
-    earlier = [each.value for each in CommandStatus if status.may_follow(each)]
+_NEXT_SEND_AT = bindparam("next_send_at", type_=_TABLE.c.next_send_at.type)
+
+
+def _recording(status: CommandStatus, earlier: Sequence[CommandStatus]) -> Update:
+    """Return the guarded update by a word of *status*: only *earlier* gives way to it."""
     return (
         update(_TABLE)
         .where(
             _TABLE.c.id == bindparam("command"),
             _TABLE.c.device == bindparam("by"),
-            _TABLE.c.status.in_(earlier),
+            _TABLE.c.name == bindparam("called"),
+            _TABLE.c.status.in_([each.value for each in earlier]),
         )
         .values(
             status=status.value,
@@ -100,42 +107,63 @@ def _recording(status: CommandStatus) -> Update:
             data=bindparam("data"),
             error=bindparam("error"),
             updated_at=bindparam("now"),
-            next_send_at=bindparam("next_send_at"),
+            next_send_at=case((_TABLE.c.issued_by != BY_TOPIC, _NEXT_SEND_AT)),
         )
-        .returning(_TABLE.c.name)
+        .returning(_TABLE.c.id)
     )
 
 
-_RECORDING = {status: _recording(status) for status in CommandStatus}
+_RECORDING = {
+    status: _recording(status, [each for each in CommandStatus if status.may_follow(each)])
+    for status in CommandStatus
+}
+_RECORDING_A_CONFLICT = _recording(CommandStatus.REJECTED, [CommandStatus.QUEUED])
+"""The device speaks of a message that came after the one it has; what it said of that one stays true."""
 
 
 async def record(
-    session: AsyncSession, device: UUID, command: UUID, result: CommandResult, now: datetime
+    session: AsyncSession, topic: topics.Result, result: CommandResult, now: datetime
 ) -> dict[str, Any] | None:
-    """Store one word of *device* on *command*; return what the diary keeps of it, None if it was no news.
+    """Store one word of a device on a command; return what the diary keeps of it, None if it was no news.
 
     Devices repeat themselves after a reconnect, so a second copy changes nothing; nor does a word on
-    a command that is over or is another device's.
+    a command that is over, is called otherwise or is another device's.
     """
     error = None if result.error is None else jsonable(result.error)
     values = {
-        "command": command,
-        "by": device,
+        "command": topic.id,
+        "by": topic.device,
+        "called": topic.command,
         "detail": result.detail,
         "data": result.data,
         "error": error,
         "now": now,
         "next_send_at": _next_send(result.status, now),
     }
-    name = await session.scalar(_RECORDING[result.status], values)
-    return None if name is None else _told(command, name, result.status, result.detail, error)
+    statement = _RECORDING_A_CONFLICT if _is_conflict(result) else _RECORDING[result.status]
+    if await session.scalar(statement, values) is None:
+        return None
+    return _told(topic.id, topic.command, result.status, result.detail, error)
+
+
+def _is_conflict(result: CommandResult) -> bool:
+    return (
+        result.status is CommandStatus.REJECTED
+        and result.error is not None
+        and result.error.code == ErrorCode.COMMAND_ID_CONFLICT
+    )
 
 
 async def due(session: AsyncSession, now: datetime, limit: int) -> Sequence[CommandRow]:
     """Return commands without a final word that are to be sent again, the longest due first."""
     statement = (
         select(CommandRow)
-        .where(CommandRow.status.in_(_OPEN), CommandRow.next_send_at <= now, CommandRow.deadline > now)
+        .where(
+            CommandRow.status.in_(_OPEN),
+            CommandRow.next_send_at <= now,
+            CommandRow.deadline > now,
+            CommandRow.issued_by != BY_TOPIC,
+        )
         .order_by(CommandRow.next_send_at)
         .limit(limit)
     )
@@ -152,6 +180,16 @@ async def sent(session: AsyncSession, row: CommandRow, now: datetime) -> bool:
         .execution_options(synchronize_session=False)
     )
     return await session.scalar(statement) is not None
+
+
+async def unsent(session: AsyncSession, command: UUID) -> None:
+    """Take back that the command was sent once more: the broker did not take it."""
+    await session.execute(
+        update(CommandRow)
+        .where(CommandRow.id == command, CommandRow.sends > 0)
+        .values(sends=CommandRow.sends - 1)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def expire(session: AsyncSession, now: datetime) -> Sequence[CommandRow]:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from cloud.store import commands
+from schemas import topics
 from schemas.commands import CommandResult, CommandStatus
 from schemas.errors import ErrorCode, Problem
 from tests.api.answers import data_of, refusal_of
@@ -18,7 +19,8 @@ RESTART = {"name": "restart", "arguments": {"service": "web"}}
 def answers(running: RunningApi, device: UUID, command: str, result: CommandResult) -> None:
     """Let the device say *result*."""
     now = running.clock()
-    assert running.store(lambda session: commands.record(session, device, UUID(command), result, now))
+    topic = topics.Result(device, "restart", UUID(command))
+    assert running.store(lambda session: commands.record(session, topic, result, now))
 
 
 def done(running: RunningApi, **more: Any) -> CommandResult:

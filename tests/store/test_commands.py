@@ -1,16 +1,23 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cloud.commands import Commander
+from cloud.consumers import results
+from cloud.enrolled import Enrolled
+from cloud.feed import Feed
 from cloud.store import commands
 from cloud.store.database import Database
 from cloud.store.tables import CommandRow
+from schemas import topics
 from schemas.commands import Command, CommandName, CommandResult, CommandStatus
-from schemas.errors import FleetError
+from schemas.errors import ErrorCode, FleetError, problem
 from tests.store.conftest import NOON, enrol
+from tests.store.publishing import Taker
 
 MINUTE = timedelta(minutes=1)
 
@@ -37,7 +44,8 @@ async def answer(
 ) -> bool:
     async with database.session() as session:
         result = CommandResult(status=status, at=NOON)
-        return await commands.record(session, device or row.device, row.id, result, NOON) is not None
+        topic = topics.Result(device or row.device, row.name, row.id)
+        return await commands.record(session, topic, result, NOON) is not None
 
 
 async def status_of(database: Database, row: CommandRow) -> str:
@@ -124,3 +132,72 @@ async def test_old_commands_are_forgotten(database: Database, device: UUID) -> N
     async with database.session() as session:
         assert await commands.prune(session, NOON + commands.KEPT - MINUTE) == 0
         assert await commands.prune(session, NOON + commands.KEPT + MINUTE) == 1
+
+
+async def said(database: Database, topic: topics.Result, result: CommandResult) -> None:
+    async with database.session() as session:
+        await results.record(session, topic, result, NOON)
+
+
+def a_word(status: CommandStatus, **more: Any) -> CommandResult:
+    return CommandResult(status=status, at=NOON, **more)
+
+
+@pytest.mark.parametrize("name", ["restart", "reboot"])
+async def test_a_command_born_on_a_topic_is_never_sent_and_waited_for_long(
+    database: Database, device: UUID, name: str
+) -> None:
+    topic, bus = topics.Result(device, name, uuid4()), Taker()
+    await said(database, topic, a_word(CommandStatus.STARTED))
+
+    await Commander(database, bus, Feed(), Enrolled(), lambda: NOON + timedelta(seconds=45)).sweep()
+    await Commander(database, bus, Feed(), Enrolled(), lambda: NOON + MINUTE * 60).sweep()
+
+    assert bus.asked == []
+    async with database.session() as session:
+        row = await commands.require(session, topic.id)
+    assert (row.status, row.sends, row.next_send_at) == ("started", 0, None)
+
+
+@pytest.mark.parametrize("status", ["queued", "accepted", "started", "unanswered"])
+async def test_a_conflict_about_an_id_rejects_only_a_command_the_device_has_not(
+    database: Database, device: UUID, status: str
+) -> None:
+    row = await ordered(database, device)
+    if status != "queued":
+        await answer(database, row, CommandStatus(status))
+    conflict = a_word(CommandStatus.REJECTED, error=problem(ErrorCode.COMMAND_ID_CONFLICT, "another"))
+
+    await said(database, topics.Result(device, "restart", row.id), conflict)
+
+    assert await status_of(database, row) == ("rejected" if status == "queued" else status)
+
+
+async def test_a_word_on_another_command_of_the_same_id_counts_for_nothing(
+    database: Database, device: UUID
+) -> None:
+    row = await ordered(database, device)
+
+    await said(database, topics.Result(device, "stop", row.id), a_word(CommandStatus.SUCCEEDED))
+
+    assert await status_of(database, row) == "queued"
+
+
+async def test_only_what_the_broker_took_counts_as_sent(database: Database, device: UUID) -> None:
+    bus, now = Taker(), datetime.now(UTC)
+    commander = Commander(database, bus, Feed(), Enrolled(), lambda: now)
+    bus.hangs = True
+    row = await commander.order(device, "restart", {"service": "web"}, by="test")
+    assert row.sends == 0
+
+    async def swept() -> int:
+        nonlocal now
+        now += timedelta(seconds=10)
+        await commander.sweep()
+        async with database.session() as session:
+            return (await commands.require(session, row.id)).sends
+
+    assert await swept() == 0
+    bus.hangs = False
+    assert [await swept(), await swept()] == [1, 2]
+    assert bus.asked == [device] * 4
