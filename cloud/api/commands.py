@@ -68,7 +68,13 @@ class CommandView(Message):
     name: str
     arguments: dict[str, Any]
     status: CommandStatus
-    final: Annotated[bool, Field(description="Whether its story ends here.")]
+    final: Annotated[
+        bool,
+        Field(
+            description="Whether nothing more is waited for: the device's last word is in, or none came in"
+            " time (`unanswered`, which a late last word still replaces)."
+        ),
+    ]
     detail: str
     data: Annotated[dict[str, Any] | None, Field(description="What was asked for: log lines, inspection.")]
     error: Problem | None
@@ -76,7 +82,7 @@ class CommandView(Message):
     issued_by: str
     deadline: UtcDatetime
     updated_at: UtcDatetime
-    sends: int
+    sends: Annotated[int, Field(description="How often the broker took it from the cloud.")]
 
 
 class CommandPage(Message):
