@@ -105,7 +105,7 @@ class FieldView(Message):
     """One field of a measurement."""
 
     name: str
-    type: Annotated[str, Field(pattern="^(float|int|str|bool)$")]
+    type: Annotated[str, Field(pattern="^(float|int|str|bool)$", examples=["float"])]
     unit: str
     text: str
 

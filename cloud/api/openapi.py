@@ -10,6 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from cloud.api.samples import add_examples
+
 _REFERENCE = "#/components/schemas/{model}"
 
 ABOUT = """
@@ -104,4 +106,17 @@ def document(
     )
     _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
     found["components"]["schemas"].update(schemas["$defs"])
+    _move_refusals(found)
+    add_examples(found)
     return found
+
+
+def _move_refusals(document: dict[str, Any]) -> None:
+    """Give refusals of operations that answer with another type than JSON their schema where they are."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {})
+                if len(content) > 1 and "schema" not in content["application/json"]:
+                    [other] = content.keys() - {"application/json"}
+                    content["application/json"]["schema"] = content.pop(other)["schema"]
