@@ -2,10 +2,10 @@
 
 # ruff: noqa: D401 - a handler's docstring describes the operation, whose summary is the imperative
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cloud.api.dependencies import NO_QUERY, Caller, Parts, Scope, body, needs
 from cloud.api.envelope import ALWAYS, GUARDED, READ, Envelope, refusals
@@ -14,6 +14,7 @@ from schemas.base import Counter, Document, Id, Message, Name
 from schemas.config import AgentConfig
 from schemas.desired import MAX_SERVICES, Target
 from schemas.errors import ErrorCode
+from schemas.reading import CodedValueError
 
 router = APIRouter(prefix="/edge/config", tags=["configuration"])
 
@@ -35,6 +36,13 @@ class ConfigUpdate(Document):
             description="Merge patch of each service's configuration. null takes a service's away.",
         ),
     ] = {}
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.agent and not self.services:
+            message = "nothing to change; give `agent`, `services` or both"
+            raise CodedValueError(ErrorCode.FIELD_MISSING, message)
+        return self
 
 
 class Configured(Message):

@@ -165,7 +165,9 @@ def test_a_configuration_is_merged_into_what_the_device_has(
         ({"services": {"web": {"envv": {}}}}, ErrorCode.FIELD_UNKNOWN, "services.web.envv"),
         ({"services": {"web": 5}}, ErrorCode.VALUE_WRONG_TYPE, "services.web"),
         ({"agents": {}}, ErrorCode.FIELD_UNKNOWN, "agents"),
-        ({"target": {"selector": "site=nowhere"}}, ErrorCode.TARGET_EMPTY, None),
+        ({"agent": {"log_level": "debug"}, "target": {"selector": "a=b"}}, ErrorCode.TARGET_EMPTY, None),
+        ({}, ErrorCode.FIELD_MISSING, None),
+        ({"agent": {}, "services": {}}, ErrorCode.FIELD_MISSING, None),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(
