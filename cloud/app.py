@@ -78,6 +78,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             authority=authority,
             settings=settings,
             bus_connected=lambda: bus.connected,
+            broker_uptime=lambda: bus.broker_uptime,
             now=now,
         )
         server = ApiServer(create_api(services), feed, cert=settings.http_cert, key=settings.http_key)

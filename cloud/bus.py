@@ -4,7 +4,8 @@ Messages come to one handler, in their order and as many at once as have arrived
 while it was busy. PUBACK is sent only when the handler is done with a message (or
 says so later, see `Incoming.ack`). What a process had in hand when it died is
 delivered again, and a handler that waits for a database holds the broker back
-instead of filling the memory.
+instead of filling the memory. Messages of QoS 0 cannot be held back; a queue of
+them that grows too long is cut.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from random import Random
 from typing import Any, NoReturn
 
 import aiomqtt
-from paho.mqtt.client import ConnectFlags
+from paho.mqtt.client import ConnectFlags, MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -31,7 +32,7 @@ from cloud import backoff
 from schemas.delivery import DELIVERY
 from schemas.errors import ErrorCode, FleetError, problem
 from schemas.reading import MAX_PAYLOAD
-from schemas.topics import DownTopic, Topics
+from schemas.topics import BROKER_UPTIME, DownTopic, Topics
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ SESSION_EXPIRY = timedelta(days=7)
 """How long the broker keeps a stopped cloud's messages, if it keeps them at all that long."""
 PATIENCE = 10.0
 """Seconds the broker may take for one answer."""
+UNPROMISED = 2000
+"""Messages of QoS 0 that may wait for the handler; further ones are dropped, as their sender must expect."""
 _REFUSED = 0x80
 _AT_ONCE = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 """Else the second of two small messages waits 40 ms for the broker's TCP to acknowledge the first."""
 _SEND_ALWAYS = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
 _SEND_IF_NEW = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+_UPTIME = (BROKER_UPTIME, SubscribeOptions(qos=0, retainHandling=_SEND_ALWAYS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,12 @@ class Bus:
         """How often the broker met us as a stranger: what it kept for the fleet may be gone, too."""
         return self._forgotten
 
+    @property
+    def broker_uptime(self) -> timedelta | None:
+        """How long the broker has been running, to a second; None: not connected, or it does not tell."""
+        started = None if self._client is None else self._client.broker_started
+        return None if started is None else timedelta(seconds=asyncio.get_running_loop().time() - started)
+
     async def run(self) -> NoReturn:
         """Keep the link up; connect with full jitter. Errors of *handler* come out."""
         failures = 0
@@ -163,10 +173,10 @@ class Bus:
     async def _live(self) -> None:
         """Connect, subscribe whatever the broker remembers, and handle messages until the link breaks."""
         async with _Client(self._broker, in_hand=self._in_hand) as client:
-            codes = await client.subscribe(self._wanted)
+            codes = await client.subscribe([*self._wanted, _UPTIME])
             refused = [
                 wanted
-                for (wanted, _), code in zip(self._wanted, codes, strict=True)
+                for (wanted, _), code in zip(self._wanted, codes[:-1], strict=True)
                 if _number(code) >= _REFUSED
             ]
             _heed_cancellation()
@@ -188,6 +198,9 @@ class _Client(aiomqtt.Client):
 
     def __init__(self, broker: Broker, *, in_hand: int) -> None:
         self.session_present = False
+        self.broker_started: float | None = None
+        """By the event loop's clock."""
+        self._dropped = 0
         self.waiting: set[asyncio.Timeout] = set()
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = int(SESSION_EXPIRY.total_seconds())
@@ -238,6 +251,24 @@ class _Client(aiomqtt.Client):
             retained=bool(message.retain),
             ack=ack,
         )
+
+    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
+        if message.topic == BROKER_UPTIME:
+            self._note_uptime(message.payload)
+        elif message.qos == 0 and self._queue.qsize() >= UNPROMISED:
+            self._dropped += 1
+            if self._dropped.bit_count() == 1:
+                log.warning("%d messages of QoS 0 were dropped on this connection", self._dropped)
+        else:
+            super()._on_message(client, userdata, message)
+
+    def _note_uptime(self, payload: bytes) -> None:
+        """Note when the broker started: the earliest that follows, for what it retains is not of now."""
+        seconds = payload.partition(b" ")[0]
+        if seconds.isdigit():
+            started = asyncio.get_running_loop().time() - int(seconds[:15])
+            known = self.broker_started
+            self.broker_started = started if known is None else min(started, known)
 
     def _on_connect(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cloud.commands import Commander
 from cloud.deployments import Deployer
@@ -17,7 +17,11 @@ from cloud.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts a request may use. `bus_connected` says whether the cloud's own broker link is up."""
+    """The parts a request may use.
+
+    `bus_connected` says whether the cloud's own broker link is up, `broker_uptime` how long the broker has
+    been running (None: not known).
+    """
 
     database: Database
     metrics: Metrics
@@ -27,4 +31,5 @@ class Services:
     authority: Authority
     settings: Settings
     bus_connected: Callable[[], bool]
+    broker_uptime: Callable[[], timedelta | None]
     now: Callable[[], datetime]

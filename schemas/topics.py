@@ -14,6 +14,8 @@ from uuid import UUID
 
 from schemas.errors import ErrorCode, Unreadable, problem, shown
 
+BROKER_UPTIME = "$SYS/broker/uptime"
+"""Where Mosquitto tells how long it has been running, as in `42 seconds`."""
 DEFAULT_ROOT = "fleet/v1"
 MAX_TOPIC = 512
 

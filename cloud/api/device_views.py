@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
@@ -16,12 +18,35 @@ from schemas.reported import Outcome, Phase, Reported, ServiceReport
 
 OnlineWord = Annotated[
     bool | None,
-    Field(description="By its own word or its last will; null while the cloud's own broker link is down."),
+    Field(
+        description="By its own word or its last will; null: not known, because the cloud's own broker link"
+        " is down, or the device said nothing since the broker restarted, which forgets last wills."
+    ),
+]
+_Settled = Annotated[
+    bool | None,
+    Field(
+        description="Whether it runs what was ordered last, by its newest report (as old as `seen_at` if it"
+        " is not online); null before its first report."
+    ),
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What the cloud knows of its broker. *since*: when the broker started, None where it does not tell.
+
+    A broker in operation notices within one and a half keepalives that a device is gone, so its word
+    "online" stands however long the device is quiet. Wills do not outlive a broker: one that was down while
+    a device died leaves "online" behind.
+    """
+
+    connected: bool
+    since: datetime | None = None
+
+
 class ServiceCount(Message):
-    """How many services run as they should, of how many."""
+    """How many services run as they should, of how many, by the device's newest report."""
 
     well: int
     all: int
@@ -37,9 +62,7 @@ class DeviceSummary(Message):
     seen_at: UtcDatetime | None
     model: str
     services: ServiceCount
-    settled: Annotated[
-        bool | None, Field(description="Whether it runs what was ordered last; null before its first report.")
-    ]
+    settled: _Settled
 
 
 class DevicePage(Message):
@@ -85,14 +108,12 @@ class DeviceStatus(Message):
     facts: DeviceFacts | None
     ordered: Ordered
     reported: Told | None
-    settled: Annotated[
-        bool | None, Field(description="Whether it runs what was ordered last; null before its first report.")
-    ]
+    settled: _Settled
     services: list[ServiceReport]
     problems: list[Problem]
 
 
-def summary_of_device(row: DeviceRow, *, bus_connected: bool) -> DeviceSummary:
+def summary_of_device(row: DeviceRow, link: Link) -> DeviceSummary:
     """Return *row* as it is listed."""
     reported = _reported(row)
     services = reported.services if reported else []
@@ -100,7 +121,7 @@ def summary_of_device(row: DeviceRow, *, bus_connected: bool) -> DeviceSummary:
         id=row.id,
         name=row.name,
         labels=row.labels,
-        online=row.online if bus_connected else None,
+        online=_online(row, link),
         seen_at=row.seen_at,
         model=reported.facts.model if reported else "",
         services=ServiceCount(well=sum(each.well for each in services), all=len(services)),
@@ -108,7 +129,7 @@ def summary_of_device(row: DeviceRow, *, bus_connected: bool) -> DeviceSummary:
     )
 
 
-def status_of_device(row: DeviceRow, *, bus_connected: bool) -> DeviceStatus:
+def status_of_device(row: DeviceRow, link: Link) -> DeviceStatus:
     """Return everything about *row*."""
     reported = _reported(row)
     return DeviceStatus(
@@ -116,7 +137,7 @@ def status_of_device(row: DeviceRow, *, bus_connected: bool) -> DeviceStatus:
         name=row.name,
         labels=row.labels,
         selectable=all_labels(row),
-        online=row.online if bus_connected else None,
+        online=_online(row, link),
         presence=Presence.model_validate(row.presence) if row.presence else None,
         seen_at=row.seen_at,
         enrolled_at=row.enrolled_at,
@@ -128,6 +149,13 @@ def status_of_device(row: DeviceRow, *, bus_connected: bool) -> DeviceStatus:
         services=reported.services if reported else [],
         problems=reported.problems if reported else [],
     )
+
+
+def _online(row: DeviceRow, link: Link) -> bool | None:
+    if not link.connected:
+        return None
+    stale = link.since is not None and (row.seen_at is None or row.seen_at < link.since)
+    return None if row.online and stale else row.online
 
 
 def _reported(row: DeviceRow) -> Reported | None:

@@ -21,11 +21,13 @@ from cloud.api.device_views import (
     DevicePage,
     DeviceStatus,
     DeviceSummary,
+    Link,
     status_of_device,
     summary_of_device,
 )
 from cloud.api.envelope import ALWAYS, ASKED, GUARDED, READ, Envelope, refusals
 from cloud.api.openapi import takes
+from cloud.services import Services
 from cloud.store import devices
 from schemas.base import Document, LabelKey, LabelValue
 from schemas.errors import ErrorCode, refuse
@@ -85,8 +87,8 @@ async def list_devices(
         page = await devices.listing(
             session, selector=selector, online=asked.online, after=after, limit=asked.limit
         )
-    connected = services.bus_connected()
-    found = [summary_of_device(row, bus_connected=connected) for row in page.rows]
+    link = _link(services)
+    found = [summary_of_device(row, link) for row in page.rows]
     return Envelope[DevicePage](data=DevicePage(devices=found, next=page.next))
 
 
@@ -101,7 +103,7 @@ async def get_device_status(device: DeviceId, services: Parts) -> Envelope[Devic
     """What was ordered, what the device itself says, and whether it is connected (null: not known)."""
     async with services.database.session() as session:
         row = await devices.require(session, device)
-    return Envelope[DeviceStatus](data=status_of_device(row, bus_connected=services.bus_connected()))
+    return Envelope[DeviceStatus](data=status_of_device(row, _link(services)))
 
 
 @router.patch(
@@ -129,4 +131,9 @@ async def change_device(
         row = await devices.set_labels(session, device, labels)
         if patch.name is not None:
             row.name = patch.name
-    return Envelope[DeviceSummary](data=summary_of_device(row, bus_connected=services.bus_connected()))
+    return Envelope[DeviceSummary](data=summary_of_device(row, _link(services)))
+
+
+def _link(services: Services) -> Link:
+    uptime = services.broker_uptime()
+    return Link(services.bus_connected(), None if uptime is None else services.now() - uptime)

@@ -119,7 +119,9 @@ class Dispatcher:
             known = await self._enrolled.among(session, {each.topic.device for each in readable})
             said = [each for each in readable if each.topic.device in known]
             entries = await stories.record(session, said, now)
-            heard = self._sightings.due({each.topic.device for each in said if _is_sign_of_life(each)}, now)
+            alive = [each for each in said if _is_sign_of_life(each)]
+            heard = self._sightings.due({each.topic.device for each in alive}, now)
+            heard |= {each.topic.device for each in alive if isinstance(each.content, Presence)}
             if heard:  # after the stories: it takes rows in any order, but waits for none
                 await devices.seen(session, heard, now)
             unreadable = [each for each in understood if isinstance(each, Refused)]

@@ -16,6 +16,7 @@ from tests.servers.api import RunningApi
 def says_it_is_online(running: RunningApi, device: UUID) -> None:
     word = Presence(status=Online.ONLINE, session=1, boot=uuid4(), at=running.clock())
     assert running.store(lambda session: devices.record_presence(session, device, word))
+    running.store(lambda session: devices.seen(session, [device], running.clock()))
 
 
 def a_report(running: RunningApi) -> Reported:
@@ -47,6 +48,19 @@ def test_a_fresh_device_is_offline_and_has_reported_nothing(
     assert status["facts"] is None
     assert status["ordered"] == {"generation": 0, "config_version": 0}
     assert status["settled"] is None
+
+
+def test_a_word_from_before_the_broker_restarted_is_not_trusted(
+    running: RunningApi, client: httpx.Client
+) -> None:
+    device = running.device()
+    says_it_is_online(running, device)
+    assert data_of(client.get(f"/edge/devices/{device}/status"))["online"] is True
+
+    yesterday = running.clock() - timedelta(days=1)
+    running.store(lambda session: devices.seen(session, [device], yesterday))
+
+    assert data_of(client.get(f"/edge/devices/{device}/status"))["online"] is None
 
 
 def test_status_shows_what_the_device_said_beside_what_was_ordered(

@@ -197,6 +197,7 @@ async def _wire(
         authority=authority,
         settings=settings,
         bus_connected=lambda: bus.connected,
+        broker_uptime=lambda: bus.broker_uptime,
         now=clock,
     )
     return services, bus

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from random import Random
 from uuid import UUID, uuid4
 
@@ -164,6 +165,21 @@ async def test_reports_of_one_batch_are_told_in_their_order_and_old_ones_not_at_
     async with database.session() as session:
         row = await devices.require(session, device)
     assert (row.revision, row.seen_at) == (4, NOON)
+
+
+async def test_a_device_that_comes_back_at_once_is_seen_at_once(
+    database: Database, device: UUID, post: Post
+) -> None:
+    times = [NOON]
+    dispatcher = Dispatcher(database, TOPICS, Feed(), Enrolled(), lambda: times[-1], Random(1))
+
+    for session in (1, 2):
+        word = Presence(status=Online.ONLINE, session=session, boot=device, at=NOON)
+        await dispatcher.handle([post.message(topics.Presence(device), to_wire(word))])
+        times.append(NOON + timedelta(milliseconds=300))
+
+    async with database.session() as opened:
+        assert (await devices.require(opened, device)).seen_at == NOON + timedelta(milliseconds=300)
 
 
 async def test_who_waits_for_a_command_is_woken_by_its_end_and_by_nothing_else(
