@@ -254,7 +254,7 @@ class _Client(aiomqtt.Client):
 
     def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
         if message.topic == BROKER_UPTIME:
-            self._note_uptime(message.payload)
+            self._note_uptime(bytes(message.payload))
         elif message.qos == 0 and self._queue.qsize() >= UNPROMISED:
             self._dropped += 1
             if self._dropped.bit_count() == 1:
