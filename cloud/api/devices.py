@@ -122,13 +122,13 @@ async def change_device(
 ) -> Envelope[DeviceSummary]:
     """Labels are merged, as by JSON merge patch (RFC 7396). May be repeated."""
     async with services.database.session() as session:
-        row = await devices.require(session, device)
+        row = await devices.hold(session, device)
         merged = {**row.labels, **patch.labels}
         labels = {key: value for key, value in merged.items() if value is not None}
         if len(labels) > MAX_LABELS:
             message = f"labels: {len(labels)} labels; a device has at most {MAX_LABELS}"
             refuse(ErrorCode.VALUE_OUT_OF_RANGE, message, field="labels")
-        row = await devices.set_labels(session, device, labels)
+        row.labels = labels
         if patch.name is not None:
             row.name = patch.name
     return Envelope[DeviceSummary](data=summary_of_device(row, _link(services)))

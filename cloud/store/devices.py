@@ -160,12 +160,14 @@ async def resolve_target(session: AsyncSession, target: Target) -> list[UUID]:
     return [row.id for row in page.rows]
 
 
-async def set_labels(session: AsyncSession, device: UUID, labels: dict[str, str]) -> DeviceRow:
-    """Replace the labels people gave. Raises FleetError `device.unknown`."""
-    row = await require(session, device)
-    row.labels = dict(labels)
-    await session.flush()
-    return row
+async def hold(session: AsyncSession, device: UUID) -> DeviceRow:
+    """Return the device for a change that rests on what it is now: nobody else changes it until the commit.
+
+    Call it first in a transaction. Raises FleetError `device.unknown`.
+    """
+    lock = update(DeviceRow).where(DeviceRow.id == device).values(name=DeviceRow.name)
+    await session.execute(lock.execution_options(synchronize_session=False))
+    return await require(session, device)
 
 
 async def seen(session: AsyncSession, devices: Iterable[UUID], now: datetime) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 from uuid import UUID, uuid4
 
 import pytest
@@ -94,6 +95,18 @@ async def test_a_selector_sees_labels_facts_name_and_id(database: Database) -> N
         async with database.session() as session:
             page = await devices.listing(session, selector=parse_selector(text))
         assert [row.id for row in page.rows] == [device], text
+
+
+async def test_changes_of_labels_at_once_are_all_kept(database: Database, device: UUID) -> None:
+    async def label(key: str) -> None:
+        async with database.session() as session:
+            row = await devices.hold(session, device)
+            row.labels = {**row.labels, key: "1"}
+
+    await asyncio.gather(*(label(f"k{number}") for number in range(8)))
+
+    async with database.session() as session:
+        assert len((await devices.require(session, device)).labels) == 8
 
 
 async def test_pages_hold_every_device_once(database: Database) -> None:
