@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.store.tables import DeviceRow, EnrolmentTokenRow
+from cloud.store.upsert import insert_one_missing
 from schemas.errors import ErrorCode, refuse
 
 PREFIX = "flt"
@@ -63,7 +64,7 @@ async def claim(session: AsyncSession, token: str, device: UUID, now: datetime) 
     )
     if taken is None:
         await session.refresh(row)
-        if row.uses_left > 0:  # another device took a use between our look and our update
+        if row.uses_left > 0 or str(device) in row.used_by:  # a use was taken since we looked
             return await claim(session, token, device, now)
         refuse(ErrorCode.CLAIM_USED, "the enrolment token is used up; ask the operator for a new one")
     await session.refresh(row)
@@ -86,20 +87,22 @@ async def admit(
     for the same key. Raises FleetError `claim.device_taken` for another key:
     a token lets a new device in, it does not make its bearer an old one.
     """
-    row = await session.get(DeviceRow, device)
-    if row is None:
-        session.add(
-            DeviceRow(
-                id=device,
-                name=name,
-                labels=dict(labels),
-                key=key,
-                enrolled_at=now,
-                certificate_expires_at=certificate_expires_at,
-            )
-        )
-        await session.flush()
+    values = {
+        "id": device,
+        "name": name,
+        "labels": dict(labels),
+        "key": key,
+        "enrolled_at": now,
+        "certificate_expires_at": certificate_expires_at,
+        "online": False,
+        "session": 0,
+        "revision": 0,
+        "generation": 0,
+        "config_version": 0,
+    }
+    if await insert_one_missing(session, DeviceRow, values):
         return True
+    row = await session.get_one(DeviceRow, device, populate_existing=True)
     if row.key != key:
         refuse(
             ErrorCode.CLAIM_DEVICE_TAKEN,
