@@ -17,7 +17,7 @@ from cloud.api.openapi import parameters
 from cloud.services import Services
 from cloud.store import keys
 from schemas.base import Document, Id
-from schemas.errors import ErrorCode, Unreadable, problem, refuse, shown
+from schemas.errors import ErrorCode, FleetError, Unreadable, problem, refuse, shown
 from schemas.reading import fit, read
 
 MAX_BODY = 1024 * 1024
@@ -121,6 +121,18 @@ async def _key(services: Services, callers: Callers, presented: str) -> Key:
     key = Key(row.id, row.name, frozenset(row.scopes), row.expires_at)
     callers.remember(presented, key, now, since=since)
     return key
+
+
+async def still_let_in(services: Services, request: Request, scope: Scope) -> bool:
+    """Return whether the key that *request* came with is good now, for answers that go on."""
+    presented = request.headers.get("authorization", "").partition(" ")[2].strip()
+    try:
+        key = await _key(services, await _callers(request), presented)
+    except FleetError as error:
+        if error.code in {ErrorCode.AUTH_INVALID, ErrorCode.AUTH_EXPIRED}:
+            return False
+        raise
+    return Caller(key.id, key.name, key.scopes).may(scope)
 
 
 def body(model: type[Model]) -> Any:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from cloud.api.dependencies import Parts, Scope, needs, query, read_id
+from cloud.api.dependencies import Parts, Scope, needs, query, read_id, still_let_in
 from cloud.api.envelope import ALWAYS, ASKED, GUARDED, refusals
 from cloud.api.openapi import takes
 from cloud.api.waiting import LOOK_EVERY
@@ -26,6 +26,8 @@ router = APIRouter(prefix="/edge/events", tags=["events"])
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment shows that the stream lives."""
+KEY_LOOKED_AT_EVERY = 3.0
+"""Seconds a stream may go on after its key was revoked or has expired."""
 BATCH = 200
 
 
@@ -69,7 +71,7 @@ _EXAMPLE = (
     response_class=EventStream,
     responses={
         200: {
-            "description": "Events as they happen, until the caller hangs up or the server stops.",
+            "description": "Events as they happen, until the caller hangs up, the key ends or the server stops.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         **refusals(*GUARDED, *ASKED, ErrorCode.DEVICE_BAD_ID, *ALWAYS),
@@ -113,9 +115,13 @@ async def _stream(
     command: str | None,
 ) -> AsyncIterator[str]:
     yield "retry: 2000\n\n"
-    quiet_since = monotonic()
+    quiet_since = looked_at = monotonic()
     with services.feed.watch(Told(device)) as watch:
         while not services.feed.closed and not await request.is_disconnected():
+            if monotonic() - looked_at >= KEY_LOOKED_AT_EVERY:
+                if not await still_let_in(services, request, Scope.EVENTS_READ):
+                    return
+                looked_at = monotonic()
             async with services.database.session() as session:
                 rows = await events.after(session, last, kinds=kinds, device=device, limit=BATCH)
             last = rows[-1].id if rows else last

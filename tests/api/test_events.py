@@ -2,13 +2,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
-from cloud.store import events
+from cloud.store import events, keys
 from cloud.store.events import Kind
 from schemas.errors import ErrorCode
 from tests.api.answers import refusal_of
@@ -122,3 +123,17 @@ def test_a_stream_that_cannot_be_is_refused_in_the_envelope(
     client: httpx.Client, query: str, headers: dict[str, str], code: ErrorCode
 ) -> None:
     refusal_of(client.get(f"/edge/events?{query}", headers=headers), code)
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+def test_a_stream_ends_with_its_key(own_api: RunningApi, end: str) -> None:
+    key = own_api.key_with("events:read", ttl=timedelta(hours=1))
+    with own_api.client(key) as opened, opened.stream("GET", "/edge/events") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "retry: 2000"
+        if end == "revoked":
+            own_api.store(lambda session: keys.revoke(session, key.split("_")[1], own_api.clock()))
+        else:
+            own_api.clock.ahead = timedelta(hours=2)
+
+        assert list(lines) == [""]
