@@ -65,17 +65,21 @@ async def keep_doing(chore: Chore, random: Random) -> NoReturn:
 
 
 class Restorer:
-    """Publishes orders, all of them once the broker met the cloud as a stranger."""
+    """Publishes orders: all of them at the start and whenever the broker met the cloud as a stranger.
+
+    At the start, because the process before may have died between meeting a broker that lost everything
+    and publishing; the broker, which knows us again by then, would not tell.
+    """
 
     def __init__(self, bus: Bus, deployer: Deployer) -> None:
         self._bus = bus
         self._deployer = deployer
-        self._restored = 0
+        self._restored: int | None = None
 
     async def sweep(self) -> None:
         """Publish what the broker lacks."""
         forgotten = self._bus.forgotten
-        if forgotten != self._restored:
+        if self._bus.connected and forgotten != self._restored:
             await self._deployer.republish_all()
             self._restored = forgotten
         await self._deployer.sweep()

@@ -1,12 +1,14 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from uuid import UUID, uuid4
 
 import pytest
 
+from cloud.bus import Broker, Bus, Incoming
 from cloud.metrics.protocol import Query
 from cloud.metrics.sql import SqlMetrics
 from cloud.settings import Settings
@@ -19,6 +21,7 @@ from schemas.commands import Command, CommandName, CommandResult, CommandStatus,
 from schemas.desired import DeploymentConfig, Desired, Release, Target
 from schemas.presence import Online
 from schemas.reported import DeviceEvent, Outcome
+from schemas.topics import Topics
 from tests.broker.cloud import Device, connected, enrol, now, running, settings_for, until
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.postgres import Postgres
@@ -186,6 +189,48 @@ async def test_a_broker_that_lost_everything_gets_the_orders_back(
         assert Desired.model_validate_json(payload).generation == 2
         await after.present()
         await until(lambda: online(database, device))
+
+
+async def test_a_cloud_killed_before_it_gave_a_broker_the_orders_back_gives_them_at_its_next_start(
+    settings: Settings, own_broker: Mosquitto
+) -> None:
+    async with running(settings) as database, connected(own_broker, database) as device:
+        await order(database, device.id)
+        await device.heard(topics.Desired)
+    own_broker.kill()
+    own_broker.wipe()
+    own_broker.start()
+    await meet(own_broker, settings)
+
+    async with running(settings), connected(own_broker, None, device.id) as after:
+        _, payload = await after.heard(topics.Desired)
+        assert Desired.model_validate_json(payload).generation == 1
+
+
+async def meet(broker: Mosquitto, settings: Settings) -> None:
+    """Connect as the cloud does, so that the broker knows it, and die."""
+    own = broker.service("fleet-cloud").tls()
+    door = Broker(settings.mqtt_host, settings.mqtt_port, settings.mqtt_client, own)
+
+    async def nothing(_: Sequence[Incoming]) -> None:
+        pass
+
+    bus = Bus(
+        door,
+        Topics(),
+        filters=[],
+        states=[Topics().every(topics.Presence)],
+        handler=nothing,
+        random=Random(1),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(bus.run())
+
+        async def known() -> bool:
+            return bus.forgotten > 0
+
+        await until(known)
+        task.cancel()
 
 
 async def test_what_was_said_while_no_cloud_ran_is_heard_later(
