@@ -88,5 +88,9 @@ class Restorer:
 async def _prune(database: Database, now: datetime) -> None:
     async with database.session() as session:
         await events.prune(session, now)
+        for device, dropped in (await events.curb(session)).items():
+            log.warning(
+                "device %s tells more than is kept: its %d oldest events are dropped", device, dropped
+            )
         await dead_letters.prune(session, now)
         await commands.prune(session, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +18,10 @@ from schemas.reading import MAX_PAYLOAD
 KEPT = timedelta(days=30)
 MAX_ROWS = 2000
 """With the size of a payload this bounds the table to half a gigabyte, whoever fills it."""
+MAX_OF_DEVICE = 200
+"""Of these, so that one device leaves room for what others said."""
 _MAX_TOPIC = 600
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +42,14 @@ async def add(
     *,
     keep: int = MAX_ROWS,
 ) -> None:
-    """Keep a message, and forget the oldest beyond *keep* of them."""
+    """Keep a message as `add_all` does."""
     await add_all(session, [Letter(topic, payload, problem)], now, keep=keep)
 
 
 async def add_all(
     session: AsyncSession, letters: Sequence[Letter], now: datetime, *, keep: int = MAX_ROWS
 ) -> None:
-    """Keep messages, and forget the oldest beyond *keep* of them."""
+    """Keep messages; forget the oldest beyond *keep* of all and beyond `MAX_OF_DEVICE` of one device."""
     if not letters:
         return
     rows = [
@@ -61,6 +65,19 @@ async def add_all(
     await session.execute(insert(DeadLetterRow.__table__), rows)  # type: ignore[arg-type] # as in `events`
     newest = await session.scalar(select(func.max(DeadLetterRow.id))) or 0
     await session.execute(delete(DeadLetterRow).where(DeadLetterRow.id <= newest - keep))
+    for device in {found[0] for letter in letters if (found := _ID.search(letter.topic))}:
+        await _curb(session, device)
+
+
+async def _curb(session: AsyncSession, device: str) -> None:
+    of_device = DeadLetterRow.topic.contains(device)
+    newest = select(DeadLetterRow.id).where(of_device).order_by(DeadLetterRow.id.desc())
+    edge = newest.offset(MAX_OF_DEVICE).limit(1).scalar_subquery()
+    await session.execute(
+        delete(DeadLetterRow)
+        .where(of_device, DeadLetterRow.id <= edge)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def listing(

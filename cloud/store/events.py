@@ -18,6 +18,8 @@ KEPT = timedelta(days=7)
 """How long an event can be read."""
 CHUNKS_KEPT = timedelta(hours=1)
 """How long a piece of followed logs can be read."""
+MAX_OF_DEVICE = 10_000
+"""Events of one device that outlive a pruning, however much it tells."""
 _APPEND_LOCK = 0x464C4556
 """Any number nobody else locks: PostgreSQL's advisory locks are known by numbers."""
 
@@ -105,3 +107,21 @@ async def prune(session: AsyncSession, now: datetime) -> int:
     )
     result = await session.execute(delete(EventRow).where(old))
     return cast("CursorResult[Any]", result).rowcount
+
+
+async def curb(session: AsyncSession, *, keep: int = MAX_OF_DEVICE) -> dict[UUID, int]:
+    """Delete the oldest events of devices that have more than *keep*; return how many of each."""
+    counts = select(EventRow.device, func.count()).group_by(EventRow.device).having(func.count() > keep)
+    dropped: dict[UUID, int] = {}
+    for device, count in (await session.execute(counts)).all():
+        if device is None:
+            continue
+        newest = select(EventRow.id).where(EventRow.device == device).order_by(EventRow.id.desc())
+        edge = newest.offset(keep).limit(1).scalar_subquery()
+        await session.execute(
+            delete(EventRow)
+            .where(EventRow.device == device, EventRow.id <= edge)
+            .execution_options(synchronize_session=False)
+        )
+        dropped[device] = count - keep
+    return dropped
