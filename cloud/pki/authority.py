@@ -89,12 +89,16 @@ class Authority:
 
     @classmethod
     def open(cls, directory: Path, *, now: datetime) -> Self:
-        """Return the authority in *directory*, made first if there is none.
+        """Return the authority in *directory*, made first if there is none; by one of several processes.
 
         Raises FileExistsError if *directory* holds something else: it is never overwritten.
         """
         if not (directory / "root.pem").exists():
-            cls.create(directory, now=now)
+            try:
+                cls.create(directory, now=now)
+            except FileExistsError:
+                if not (directory / "root.pem").exists():  # it was not another process that made it
+                    raise
         return cls.load(directory)
 
     @classmethod

@@ -4,6 +4,7 @@ import base64
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -306,3 +307,11 @@ def test_saved_credentials_belong_together_and_the_key_is_private(fleet: Authori
     assert chain((tmp_path / "chain").read_bytes())[0].public_key() == key.public_key()
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     assert "PRIVATE" not in repr(issued)
+
+
+def test_processes_that_open_it_at_once_make_one_authority(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda _: Authority.open(tmp_path / "pki", now=NOON), range(8)))
+
+    assert len({each.root for each in opened}) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["pki"]
