@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from cloud.app import serve
+from cloud.app import check, serve
 from cloud.settings import Settings
 from schemas.errors import FleetError
 
@@ -21,6 +21,7 @@ def main() -> int:
     parser.parse_args()
     try:
         settings = Settings.from_environment(os.environ)
+        check(settings)
     except FleetError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

@@ -25,10 +25,10 @@ from cloud.metrics.protocol import Metrics
 from cloud.metrics.sql import SqlMetrics
 from cloud.pki.authority import Authority
 from cloud.services import Services
-from cloud.settings import MetricsKind, Settings
+from cloud.settings import PREFIX, MetricsKind, Settings, check_url
 from cloud.store.database import Database, driver_url
 from cloud.sweeps import chores, keep_doing
-from schemas.errors import ErrorCode, FleetError
+from schemas.errors import ErrorCode, FleetError, problem
 from schemas.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,28 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await api
             for worker in workers:
                 worker.cancel()
+
+
+def check(settings: Settings) -> None:
+    """Return if *settings* can be used as they are on this machine; nothing is asked of another.
+
+    Raises FleetError naming the variable that does not fit. Passwords are not told.
+    """
+    _told("DATABASE_URL", lambda: driver_url(settings.database))
+    match settings.metrics:
+        case MetricsKind.SQL:
+            _told("METRICS_URL", lambda: driver_url(settings.metrics_store))
+        case MetricsKind.INFLUX:
+            _told("METRICS_URL", lambda: check_url(settings.metrics_store))
+    _told("MQTT_CA, _CERT or _KEY", settings.mqtt_tls)
+    _told("HTTP_CERT or _KEY", settings.check_http_tls)
+
+
+def _told(name: str, attempt: Callable[[], object]) -> None:
+    try:
+        attempt()
+    except (FleetError, OSError) as error:  # ssl.SSLError is an OSError
+        raise FleetError(problem(ErrorCode.VALUE_WRONG_TYPE, f"{PREFIX}{name}: {error}")) from None
 
 
 def now() -> datetime:

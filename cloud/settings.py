@@ -8,15 +8,27 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from schemas.errors import ErrorCode, FleetError, problem
+from schemas.errors import ErrorCode, FleetError, problem, refuse
 from schemas.topics import DEFAULT_ROOT, Topics
 
 PREFIX = "FLEETLINE_"
 _SQL_KEEPS = timedelta(days=30)
 """A disk is bounded, so SQL forgets samples unless told otherwise."""
+
+
+def check_url(url: str) -> None:
+    """Return if *url* is one of a web server. Raises FleetError, which tells no password."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        refuse(ErrorCode.VALUE_WRONG_TYPE, "use http://host:port or https://host:port")
 
 
 class MetricsKind(StrEnum):
@@ -132,6 +144,11 @@ class Settings(BaseModel):
         if self.metrics_days is None:
             return _SQL_KEEPS if self.metrics is MetricsKind.SQL else None
         return timedelta(days=self.metrics_days)
+
+    def check_http_tls(self) -> None:
+        """Read what REST is served with. Raises OSError if that cannot be done."""
+        if self.http_cert is not None:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.http_cert, self.http_key)
 
     def mqtt_tls(self) -> ssl.SSLContext | None:
         """Return what the broker is met with; None without a CA file."""

@@ -149,12 +149,11 @@ def driver_url(url: str) -> str:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # SQLAlchemy's own words would tell the password
         parsed = None
     if parsed is None or parsed.drivername.partition("+")[0] not in _DRIVERS:
-        message = (
-            f"database URL {shown(url.partition('://')[0])}://...: use sqlite:///path or postgresql://..."
-        )
+        scheme = url.partition("://")[0] if "://" in url else ""
+        message = f"database URL {shown(scheme)}://...: use sqlite:///path or postgresql://..."
         refuse(ErrorCode.VALUE_WRONG_TYPE, message)
     return parsed.set(drivername=_DRIVERS[parsed.drivername.partition("+")[0]])
 

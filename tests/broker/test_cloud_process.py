@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from cloud.settings import PREFIX
 from cloud.store import deployments
@@ -85,9 +86,22 @@ async def test_it_serves_survives_a_kill_and_ends_in_order(own_broker: Mosquitto
                 assert await process.wait() == 0
 
 
-async def test_wrong_settings_are_named_and_nothing_starts(own_broker: Mosquitto, tmp_path: Path) -> None:
-    async with started(tmp_path, own_broker, 1, FLEETLINE_MQTT_PORT="many") as process:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MQTT_PORT", "many"),
+        ("DATABASE_URL", "postgresql:user:hunter2@host/fleet"),
+        ("METRICS_URL", "user:hunter2@host"),
+        ("MQTT_CA", "/nowhere/ca.pem"),
+    ],
+)
+async def test_wrong_settings_are_named_and_nothing_starts(
+    own_broker: Mosquitto, tmp_path: Path, name: str, value: str
+) -> None:
+    async with started(tmp_path, own_broker, 1, **{f"{PREFIX}{name}": value}) as process:
         _, said = await process.communicate()
 
-    assert process.returncode == 2
-    assert b"FLEETLINE_MQTT_PORT" in said
+    assert process.returncode == 2, said
+    assert f"{PREFIX}{name}".encode() in said
+    assert b"Traceback" not in said
+    assert b"hunter2" not in said

@@ -141,9 +141,18 @@ async def test_a_statement_that_no_second_try_would_mend_is_no_outage(database: 
             await session.execute(text("SELECT nothing FROM nowhere"))
 
 
-async def test_a_url_of_another_kind_is_refused_without_telling_its_password() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:hunter2@host/fleet",
+        "postgresql:user:hunter2@host/fleet",
+        "user:hunter2@host/fleet",
+        "postgresql://user:hunter2@host:port/fleet",
+    ],
+)
+async def test_a_url_of_another_kind_is_refused_without_telling_its_password(url: str) -> None:
     with pytest.raises(FleetError, match="use sqlite") as caught:
-        await Database.open("mysql://user:hunter2@host/fleet")
+        await Database.open(url)
 
     assert "hunter2" not in str(caught.value)
 

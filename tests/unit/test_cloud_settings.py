@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloud.app import check
 from cloud.backoff import pause
-from cloud.settings import Settings
+from cloud.settings import PREFIX, Settings
 from cloud.store.merge_patch import merged
 from schemas.errors import FleetError
 
@@ -44,6 +45,24 @@ def test_a_value_that_does_not_fit_is_named(name: str, value: str) -> None:
 def test_a_certificate_without_its_key_is_refused() -> None:
     with pytest.raises(FleetError, match="http_cert and http_key"):
         Settings.from_environment({"FLEETLINE_HTTP_CERT": "/cert.pem"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"METRICS": "influx", "METRICS_URL": "hunter2@localhost"}, "METRICS_URL"),
+        ({"METRICS": "influx", "METRICS_URL": "http://u:hunter2@localhost:port"}, "METRICS_URL"),
+        ({"HTTP_CERT": "/nowhere.pem", "HTTP_KEY": "/nowhere.pem"}, "HTTP_CERT"),
+        ({"MQTT_CA": "/nowhere.pem"}, "MQTT_CA"),
+    ],
+)
+def test_settings_that_cannot_be_used_here_are_named(variables: dict[str, str], named: str) -> None:
+    settings = Settings.from_environment({f"{PREFIX}{name}": value for name, value in variables.items()})
+
+    with pytest.raises(FleetError, match=f"{PREFIX}{named}") as caught:
+        check(settings)
+
+    assert "hunter2" not in str(caught.value)
 
 
 def test_secrets_are_not_printed() -> None:
