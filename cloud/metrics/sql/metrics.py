@@ -38,6 +38,7 @@ from cloud.metrics.protocol import (
 )
 from cloud.metrics.sql.statements import alone, insert, upsert, values_of
 from cloud.metrics.sql.tables import FIELD, METADATA, SAMPLE, SERIES
+from cloud.store import sqlite_connection
 from schemas.errors import ErrorCode, FleetError, refuse
 
 _T = TypeVar("_T")
@@ -76,9 +77,13 @@ class SqlMetrics:
     @classmethod
     def open(cls, url: str, *, retention: timedelta | None = None) -> SqlMetrics:
         """Return the samples at *url*: `sqlite+aiosqlite:///...` or `postgresql+asyncpg://...`."""
-        engine = create_async_engine(url, json_serializer=_compact, pool_pre_ping=True)
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine.sync_engine, "connect", _share_file)
+        if sa.make_url(url).get_backend_name() != "sqlite":
+            engine = create_async_engine(url, json_serializer=_compact, pool_pre_ping=True)
+            return cls(engine, retention=retention)
+        # The store's connection: with aiosqlite's own, a cancelled write could hold the lock for seconds.
+        own = {"async_creator_fn": sqlite_connection.connect}
+        engine = create_async_engine(url, json_serializer=_compact, connect_args=own)
+        sa.event.listen(engine.sync_engine, "connect", _share_file)
         return cls(engine, retention=retention)
 
     async def prepare(self) -> None:
