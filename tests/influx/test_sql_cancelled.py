@@ -1,4 +1,4 @@
-"""Samples in SQLite when a write is cancelled: the next one does not wait for a lock nobody will let go of."""
+"""Samples in SQLite when a write is cancelled: the next one does not wait for a lock held in vain."""
 
 import asyncio
 import time
