@@ -71,7 +71,7 @@ _EXAMPLE = (
     response_class=EventStream,
     responses={
         200: {
-            "description": "Events as they happen, until the caller hangs up, the key ends or the server stops.",
+            "description": "Events as they happen, until caller, key or server end the stream.",
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
         },
         **refusals(*GUARDED, *ASKED, ErrorCode.DEVICE_BAD_ID, *ALWAYS),
