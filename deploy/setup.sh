@@ -268,6 +268,12 @@ mount_cgroups() {
     mkdir -p "/sys/fs/cgroup/$controller"
     mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" || rmdir "/sys/fs/cgroup/$controller"
   done
+  # A hierarchy without a controller, such as name=systemd: with one unmounted, containerd counts nothing at all.
+  for controller in $(sed -n 's/^[0-9]*:name=\([^:]*\):.*/\1/p' /proc/self/cgroup); do
+    if grep -qE "^[^ ]+ [^ ]+ cgroup [^ ]*name=$controller[, ]" /proc/mounts; then continue; fi
+    mkdir -p "/sys/fs/cgroup/$controller"
+    mount -t cgroup -o "none,name=$controller" cgroup "/sys/fs/cgroup/$controller" || rmdir "/sys/fs/cgroup/$controller"
+  done
 }
 
 # A pid file left by a daemon that was killed stops the next one if its number is another process's by now.
