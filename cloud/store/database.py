@@ -164,9 +164,21 @@ def _driver_errors(engine: AsyncEngine) -> tuple[type[Exception], ...]:
     return () if driver is None else (driver.PostgresError, driver.InterfaceError)
 
 
+_WAL_ATTEMPTS = 20
+
+
 def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            if attempt + 1 == _WAL_ATTEMPTS:
+                raise
+            # The switch itself never waits for another process that makes the same file; a transaction does.
+            cursor.execute("BEGIN IMMEDIATE")
+            connection.rollback()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
